@@ -1,0 +1,62 @@
+package require
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"runtime"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
+	"golang.org/x/sys/unix"
+)
+
+func probeRoot() error {
+	if uid := os.Geteuid(); uid != 0 {
+		return fmt.Errorf("effective uid is %d", uid)
+	}
+	return nil
+}
+
+// probeNetns makes a network namespace in a thread that dies with it.
+func probeNetns() error {
+	done := make(chan error)
+	go func() {
+		// Never unlocked: the runtime ends the thread with the goroutine.
+		runtime.LockOSThread()
+		done <- unix.Unshare(unix.CLONE_NEWNET)
+	}()
+	return <-done
+}
+
+func probeTUN() error {
+	f, err := os.OpenFile("/dev/net/tun", os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	return f.Close()
+}
+
+// probeBPF loads the smallest XDP program: the syscall alone may be allowed
+// where programs of this type are not.
+func probeBPF() error {
+	prog, err := ebpf.NewProgram(&ebpf.ProgramSpec{
+		Name:         "ikepulse_probe",
+		Type:         ebpf.XDP,
+		Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, 2), asm.Return()},
+		License:      "Dual BSD/GPL",
+	})
+	if err != nil {
+		return err
+	}
+	return prog.Close()
+}
+
+// probeStrongSwan wants charon with user-space ESP, and swanctl to steer it.
+func probeStrongSwan() error {
+	_, control := exec.LookPath("swanctl")
+	_, daemon := exec.LookPath("/usr/lib/ipsec/charon")
+	_, plugin := os.Stat("/usr/lib/ipsec/plugins/libstrongswan-kernel-libipsec.so")
+	return errors.Join(control, daemon, plugin)
+}

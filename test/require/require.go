@@ -1,0 +1,108 @@
+// Package require says what a test needs of the machine. A need that is not
+// met skips the test, unless the environment promised it: a word listed in
+// IKEPULSE_REQUIRE (a comma list) turns the skip into a failure, so that a
+// test cannot fall silent on a machine that is meant to run it.
+package require
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+)
+
+// environment names the words whose absence is an error.
+const environment = "IKEPULSE_REQUIRE"
+
+// probes tell what is wrong with the machine, nil when the need is met. Each
+// really tries: a file that exists proves little about a device or a syscall.
+var probes = map[string]func() error{
+	"root":       sync.OnceValue(probeRoot),
+	"netns":      sync.OnceValue(probeNetns),
+	"tun":        sync.OnceValue(probeTUN),
+	"bpf":        sync.OnceValue(probeBPF),
+	"strongswan": sync.OnceValue(probeStrongSwan),
+	"cases":      func() error { _, err := casesDir(); return err },
+}
+
+// Have skips the test unless the machine has everything named by words: root,
+// netns, tun, bpf, strongswan, cases. It fails the test instead when a missing
+// word is listed in IKEPULSE_REQUIRE, and for a word it does not know.
+func Have(t testing.TB, words ...string) {
+	t.Helper()
+	var missing []string
+	for _, word := range words {
+		probe, ok := probes[word]
+		if !ok {
+			t.Fatalf("require: no probe for %q", word)
+			return
+		}
+		err := probe()
+		if err == nil {
+			continue
+		}
+		if promised(word) {
+			t.Fatalf("%s is promised by %s, but: %v", word, environment, err)
+			return
+		}
+		missing = append(missing, fmt.Sprintf("%s (%v)", word, err))
+	}
+	if len(missing) > 0 {
+		t.Skipf("needs %s", strings.Join(missing, ", "))
+	}
+}
+
+// Cases returns the folder of captures and vectors that live outside the
+// repository: IKEPULSE_CASES, or ../shared/cases beside the repository.
+func Cases(t testing.TB) string {
+	t.Helper()
+	Have(t, "cases")
+	dir, err := casesDir()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+func promised(word string) bool {
+	return slices.ContainsFunc(strings.Split(os.Getenv(environment), ","), func(w string) bool {
+		return strings.TrimSpace(w) == word
+	})
+}
+
+func casesDir() (string, error) {
+	dir := os.Getenv("IKEPULSE_CASES")
+	if dir == "" {
+		root, err := moduleRoot()
+		if err != nil {
+			return "", err
+		}
+		dir = filepath.Join(root, "..", "shared", "cases")
+	}
+	// The manifest is what tells the folder from an empty or a foreign one.
+	if _, err := os.Stat(filepath.Join(dir, "manifest.json")); err != nil {
+		return "", err
+	}
+	return filepath.Abs(dir)
+}
+
+func moduleRoot() (string, error) {
+	dir, err := os.Getwd()
+	if err != nil {
+		return "", err
+	}
+	for {
+		if _, err := os.Stat(filepath.Join(dir, "go.mod")); err == nil {
+			return dir, nil
+		}
+		parent := filepath.Dir(dir)
+		if parent == dir {
+			return "", errors.New("no go.mod above the working directory")
+		}
+		dir = parent
+	}
+}

@@ -1,0 +1,90 @@
+package require
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// verdict records how a test would have ended.
+type verdict struct {
+	testing.TB
+	skipped, failed string
+}
+
+func (v *verdict) Helper() {}
+
+func (v *verdict) Skipf(format string, args ...any) { v.skipped = fmt.Sprintf(format, args...) }
+
+func (v *verdict) Fatalf(format string, args ...any) { v.failed = fmt.Sprintf(format, args...) }
+
+func withProbe(t *testing.T, word string, err error) {
+	probes[word] = func() error { return err }
+	t.Cleanup(func() { delete(probes, word) })
+}
+
+func TestHave(t *testing.T) {
+	withProbe(t, "here", nil)
+	withProbe(t, "absent", errors.New("broken"))
+	tests := []struct {
+		name, promise, word string
+		skipped, failed     string
+	}{
+		{"met", "", "here", "", ""},
+		{"met and promised", "here", "here", "", ""},
+		{"missing", "", "absent", "needs absent (broken)", ""},
+		{"missing, another promised", "here,absentee", "absent", "needs absent (broken)", ""},
+		{"missing and promised", "here, absent", "absent", "", "absent is promised"},
+		{"unknown word", "", "unheard-of", "", "no probe"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Setenv(environment, tt.promise)
+			v := &verdict{TB: t}
+			Have(v, tt.word)
+			if !strings.HasPrefix(v.skipped, tt.skipped) || (tt.skipped == "") != (v.skipped == "") {
+				t.Errorf("skipped %q, want %q", v.skipped, tt.skipped)
+			}
+			if !strings.Contains(v.failed, tt.failed) || (tt.failed == "") != (v.failed == "") {
+				t.Errorf("failed %q, want %q", v.failed, tt.failed)
+			}
+		})
+	}
+}
+
+// A promised word fails even when another, not promised, is missing before it.
+func TestHavePromisedAfterMissing(t *testing.T) {
+	withProbe(t, "absent", errors.New("broken"))
+	withProbe(t, "pledged", errors.New("broken too"))
+	t.Setenv(environment, "pledged")
+	v := &verdict{TB: t}
+	Have(v, "absent", "pledged")
+	if v.failed == "" {
+		t.Errorf("not failed; skipped %q", v.skipped)
+	}
+}
+
+func TestCasesFromEnvironment(t *testing.T) {
+	dir := t.TempDir()
+	t.Setenv("IKEPULSE_CASES", dir)
+	if _, err := casesDir(); err == nil {
+		t.Error("a folder without a manifest was taken for the cases")
+	}
+	if err := os.WriteFile(filepath.Join(dir, "manifest.json"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if got := Cases(t); got != dir {
+		t.Errorf("Cases = %q, want %q", got, dir)
+	}
+}
+
+// Every word by itself, so that a run shows what the machine lacks, and fails
+// where it lacks what was promised.
+func TestProbes(t *testing.T) {
+	for word := range probes {
+		t.Run(word, func(t *testing.T) { Have(t, word) })
+	}
+}
