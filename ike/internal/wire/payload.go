@@ -107,5 +107,6 @@ type Encrypted struct {
 type Raw struct {
 	T        PayloadType
 	Critical bool
+	Next     PayloadType // SKF only: the type of the first payload inside
 	Data     []byte
 }
