@@ -1,0 +1,66 @@
+package suite
+
+import (
+	"encoding/binary"
+
+	"github.com/ikepulse/ikepulse/ike/internal/wire"
+)
+
+// espHead is SPI and sequence number. RFC 4303 §2
+const espHead = 8
+
+// ESP is the cipher of one direction of a Child SA. Other than the keys of SK,
+// which are used a few times an hour, it stays keyed: it is on the path of
+// each packet. It belongs to one goroutine.
+type ESP struct {
+	k   *keyed
+	esn bool
+	aad [12]byte
+}
+
+// NewESP keys the cipher; the keys must be those that DeriveChild gave for c.
+func (c Choice) NewESP(encr, integ Key) *ESP {
+	k, err := c.keyed(&encr, &integ)
+	if err != nil {
+		panic("suite: " + err.Error())
+	}
+	return &ESP{k: k, esn: c.ESN == wire.ESNYes}
+}
+
+// IVLen, ICVLen and Align are what a packet's layout depends on: lengths of
+// the IV and the ICV, and what the payload with its trailer is padded to: the
+// block, and never less than 4. RFC 4303 §2.4
+func (e *ESP) IVLen() int  { return e.k.encr.iv }
+func (e *ESP) ICVLen() int { return e.k.icv }
+func (e *ESP) Align() int  { return max(e.k.encr.block, 4) }
+
+// Seal encrypts a packet in place: SPI and sequence number, room for the IV,
+// the payload with its trailer, room for the ICV. seq is the whole number, of
+// which the packet holds the lower half; it must never repeat.
+func (e *ESP) Seal(packet []byte, seq uint64) {
+	aad, tail := e.bind(packet, seq)
+	e.k.seal(packet, espHead, seq, aad, tail)
+}
+
+// Open appends the payload with its trailer to dst, which must not overlap the
+// packet; it does not write to the packet. The only error is ErrAuthentication.
+func (e *ESP) Open(dst, packet []byte, seq uint64) ([]byte, error) {
+	if len(packet) < espHead {
+		return nil, ErrAuthentication
+	}
+	aad, tail := e.bind(packet, seq)
+	return e.k.open(dst, packet, espHead, aad, tail)
+}
+
+// bind is what is authenticated beside the ciphertext. With extended sequence
+// numbers it has the upper half, which is not sent: between SPI and lower half
+// for an AEAD, at the end for HMAC. RFC 4303 §2.2.1, RFC 4106 §5
+func (e *ESP) bind(packet []byte, seq uint64) (aad, tail []byte) {
+	if !e.esn {
+		return packet[:espHead], nil
+	}
+	copy(e.aad[:4], packet[:4])
+	binary.BigEndian.PutUint32(e.aad[4:], uint32(seq>>32))
+	copy(e.aad[8:], packet[4:8])
+	return e.aad[:], e.aad[4:8]
+}
