@@ -12,6 +12,7 @@ type (
 	PeerEntry = ikepulsePeerEntry
 	LocalKey  = ikepulseLocalKey
 	Budget    = ikepulseBudget
+	Meta      = ikepulseMeta
 
 	// Counters is the value of stats: one counter a [Reason], in that order.
 	Counters = ikepulseStats
@@ -37,6 +38,7 @@ const (
 	MapLocals = ikepulseMapIkepulseLocals
 	MapStats  = ikepulseMapIkepulseStats
 	MapBudget = ikepulseMapIkepulseBudget
+	MapMeta   = ikepulseMapIkepulseMeta
 
 	ProgXDP   = ikepulseProgIkepulseXdp
 	ProgClock = ikepulseProgIkepulseClock
@@ -67,6 +69,9 @@ const (
 	PeerNATted = uint32(ikepulsePeerFlagPEER_NATTED) // PeerEntry: may be answered
 	SANATted   = uint32(ikepulseSaFlagSA_NATTED)     // SAEntry
 )
+
+// LayoutVersion tells maps apart that have the same sizes but another meaning.
+const LayoutVersion = uint32(ikepulseLayoutLAYOUT_VERSION)
 
 // An inbound SPI of ours is slot | tag << SlotBits, tag never 0.
 const (

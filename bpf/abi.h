@@ -151,6 +151,28 @@ struct budget {
 };
 _Static_assert(sizeof(struct budget) == 8, "budget");
 
+/* LAYOUT_VERSION grows with every change of a map that its sizes do not show. */
+enum layout {
+	LAYOUT_VERSION = 1,
+};
+
+/* meta: what was loaded, for whoever reads the pins without the daemon. */
+struct meta {
+	__u32 layout;         /* LAYOUT_VERSION of who loaded it */
+	__u32 capacity;       /* tunnels */
+	__u64 netns_cookie;   /* SO_NETNS_COOKIE: the namespace it serves */
+	__u64 loaded_ns;      /* CLOCK_BOOTTIME */
+	__u32 jiffy_ns;       /* measured */
+	__u32 tick_shift;     /* this and the rest: as in config.h */
+	__u32 keepalive_mode; /* enum keepalive_mode */
+	__u32 stranger_pass;
+	__u32 answer_interval;
+	__u32 answer_budget;
+	__u32 natt_port;
+	__u32 account_every_packet;
+};
+_Static_assert(sizeof(struct meta) == 56, "meta");
+
 /* The context of ikepulse_clock: one reading of both clocks. */
 struct clock_sample {
 	__u64 jiffies;
@@ -168,6 +190,7 @@ struct constants {
 	enum keepalive keepalive;
 	enum peer_flag peer;
 	enum sa_flag sa;
+	enum layout layout;
 };
 
 #endif

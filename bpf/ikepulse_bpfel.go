@@ -32,6 +32,7 @@ type ikepulseConstants struct {
 	Keepalive uint32
 	Peer      uint32
 	Sa        uint32
+	Layout    uint32
 }
 
 type ikepulseHotEntry struct {
@@ -50,9 +51,31 @@ const (
 	ikepulseKeepaliveKEEPALIVE_PASS   ikepulseKeepalive = 2
 )
 
+type ikepulseLayout uint32
+
+const (
+	ikepulseLayoutLAYOUT_VERSION ikepulseLayout = 1
+)
+
 type ikepulseLocalKey struct {
 	_       structs.HostLayout
 	Address [16]uint8
+}
+
+type ikepulseMeta struct {
+	_                  structs.HostLayout
+	Layout             uint32
+	Capacity           uint32
+	NetnsCookie        uint64
+	LoadedNs           uint64
+	JiffyNs            uint32
+	TickShift          uint32
+	KeepaliveMode      uint32
+	StrangerPass       uint32
+	AnswerInterval     uint32
+	AnswerBudget       uint32
+	NattPort           uint32
+	AccountEveryPacket uint32
 }
 
 type ikepulsePeerEntry struct {
@@ -189,6 +212,7 @@ const (
 	ikepulseMapIkepulseBudget     = "ikepulse_budget"
 	ikepulseMapIkepulseHot        = "ikepulse_hot"
 	ikepulseMapIkepulseLocals     = "ikepulse_locals"
+	ikepulseMapIkepulseMeta       = "ikepulse_meta"
 	ikepulseMapIkepulsePeers      = "ikepulse_peers"
 	ikepulseMapIkepulseSas        = "ikepulse_sas"
 	ikepulseMapIkepulseStats      = "ikepulse_stats"
@@ -259,6 +283,7 @@ type ikepulseMapSpecs struct {
 	IkepulseBudget *ebpf.MapSpec `ebpf:"ikepulse_budget"`
 	IkepulseHot    *ebpf.MapSpec `ebpf:"ikepulse_hot"`
 	IkepulseLocals *ebpf.MapSpec `ebpf:"ikepulse_locals"`
+	IkepulseMeta   *ebpf.MapSpec `ebpf:"ikepulse_meta"`
 	IkepulsePeers  *ebpf.MapSpec `ebpf:"ikepulse_peers"`
 	IkepulseSas    *ebpf.MapSpec `ebpf:"ikepulse_sas"`
 	IkepulseStats  *ebpf.MapSpec `ebpf:"ikepulse_stats"`
@@ -303,6 +328,7 @@ type ikepulseMaps struct {
 	IkepulseBudget *ebpf.Map `ebpf:"ikepulse_budget"`
 	IkepulseHot    *ebpf.Map `ebpf:"ikepulse_hot"`
 	IkepulseLocals *ebpf.Map `ebpf:"ikepulse_locals"`
+	IkepulseMeta   *ebpf.Map `ebpf:"ikepulse_meta"`
 	IkepulsePeers  *ebpf.Map `ebpf:"ikepulse_peers"`
 	IkepulseSas    *ebpf.Map `ebpf:"ikepulse_sas"`
 	IkepulseStats  *ebpf.Map `ebpf:"ikepulse_stats"`
@@ -313,6 +339,7 @@ func (m *ikepulseMaps) Close() error {
 		m.IkepulseBudget,
 		m.IkepulseHot,
 		m.IkepulseLocals,
+		m.IkepulseMeta,
 		m.IkepulsePeers,
 		m.IkepulseSas,
 		m.IkepulseStats,

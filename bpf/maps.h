@@ -92,4 +92,17 @@ struct {
 	__type(value, struct budget);
 } ikepulse_budget SEC(".maps");
 
+/*
+ * Key: 0.
+ * Value: meta, host order.
+ * Writers: the loader, before it pins and when it replaces the program.
+ * Size: one.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct meta);
+} ikepulse_meta SEC(".maps");
+
 #endif
