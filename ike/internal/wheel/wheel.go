@@ -32,8 +32,8 @@ const (
 	// levels is enough for 64 bits of ticks, so there is no overflow list.
 	levels = (64 + levelBits - 1) / levelBits
 
-	// due and firing are two lists behind the buckets: what was already due
-	// when it was set, and what Advance is about to hand out.
+	// due and firing are two lists behind the buckets: what was overdue when
+	// it was set, and what Advance is about to hand out.
 	due     = levels * slots
 	firing  = due + 1
 	buckets = firing + 1
@@ -192,22 +192,18 @@ func (w *Wheel) open(level, slot int) {
 	for w.heads[b] != 0 {
 		id := w.heads[b] - 1
 		w.unlink(id)
-		if w.entries[id].tick == w.cur {
-			w.queue(id)
-		} else {
-			w.place(id)
-		}
+		w.place(id)
 	}
 }
 
 // place links id into the bucket of its tick as seen from the current one.
 func (w *Wheel) place(id uint32) {
 	tick := w.entries[id].tick
-	if tick <= w.cur {
+	if tick < w.cur {
 		w.push(due, id)
 		return
 	}
-	level := (bits.Len64(tick^w.cur) - 1) / levelBits
+	level := (bits.Len64(tick^w.cur|1) - 1) / levelBits
 	slot := int(tick>>(level*levelBits)) % slots
 	w.busy[level] |= 1 << slot
 	w.push(level*slots+slot, id)

@@ -15,7 +15,7 @@ type oracle struct {
 	shift   uint
 	now     uint64
 	tick    map[uint32]uint64
-	overdue map[uint32]bool // already due when set
+	overdue map[uint32]bool // its tick was past when it was set
 }
 
 func newOracle(shift uint) *oracle {
@@ -32,7 +32,7 @@ func (o *oracle) set(id uint32, at mono.Time) {
 		tick = (uint64(at) + (1<<o.shift - 1)) >> o.shift
 	}
 	o.tick[id] = tick
-	o.overdue[id] = tick <= o.now
+	o.overdue[id] = tick < o.now
 }
 
 func (o *oracle) cancel(id uint32) {
@@ -317,6 +317,27 @@ func TestFireMayCancel(t *testing.T) {
 				t.Errorf("victim %d, moved to %d: %d left, want %d", victim, move, w.Len(), wantLen)
 			}
 		}
+	}
+}
+
+// TestFireMayPanic: an owner that recovers loses no deadline but the one that
+// panicked, and the list stands whatever is cancelled meanwhile.
+func TestFireMayPanic(t *testing.T) {
+	w := New(1)
+	for id := range uint32(4) {
+		w.Set(id, mono.Time(10+id))
+	}
+	func() {
+		defer func() { _ = recover() }()
+		w.Advance(20, func(uint32) { panic("boom") })
+	}()
+	w.Cancel(3) // the last of those that wait
+	w.Set(5, 25)
+	w.Set(6, 26)
+	var got []uint32
+	w.Advance(30, func(id uint32) { got = append(got, id) })
+	if want := []uint32{1, 2, 5, 6}; !slices.Equal(got, want) || w.Len() != 0 {
+		t.Errorf("fired %v and left %d, want %v", got, w.Len(), want)
 	}
 }
 
