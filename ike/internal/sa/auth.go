@@ -1,0 +1,262 @@
+package sa
+
+import (
+	"errors"
+	"net/netip"
+
+	"github.com/ikepulse/ikepulse/ike/internal/mono"
+	"github.com/ikepulse/ikepulse/ike/internal/suite"
+	"github.com/ikepulse/ikepulse/ike/internal/wire"
+)
+
+// authMessage is the peer's IKE_AUTH message, authenticated, while its
+// admission is asked for.
+type authMessage struct {
+	packet   wire.Packet // a responder's, for its answer; without the data
+	sa       *wire.SA
+	tsi, tsr *wire.TS
+	cp       *wire.CP
+}
+
+var (
+	errNoAuth   = errors.New("IKE_AUTH lacks an identity or AUTH")
+	errIdentity = errors.New("no connection and secret for this identity, or AUTH is wrong")
+	errRefused  = errors.New("the peer refuses")
+)
+
+func newAuthMessage(p wire.Packet, ps []wire.Payload) *authMessage {
+	p.Data = nil
+	a := &authMessage{packet: p}
+	a.sa, _ = wire.Find[*wire.SA](ps)
+	a.tsi, _ = wire.FindTS(ps, wire.TypeTSi)
+	a.tsr, _ = wire.FindTS(ps, wire.TypeTSr)
+	a.cp, _ = wire.Find[*wire.CP](ps)
+	return a
+}
+
+// psk is the AUTH value of one side: over the IKE_SA_INIT message it sent, the
+// other's nonce, and its identity. RFC 7296 §2.15
+func (s *SA) psk(secret []byte, initiator bool, id *wire.ID) []byte {
+	if initiator {
+		return s.rec.Suite.PSKAuth(secret, s.hs.request, s.hs.nr, s.rec.Keys.Pi, id)
+	}
+	return s.rec.Suite.PSKAuth(secret, s.hs.response, s.hs.ni, s.rec.Keys.Pr, id)
+}
+
+// sendAuth is the initiator's IKE_AUTH request.
+func (s *SA) sendAuth(now mono.Time, secret []byte, out *Effects) {
+	s.derive(secret)
+	if s.encapsulated() {
+		s.float()
+	}
+	if s.rec.LocalNATted || s.rec.PeerNATted {
+		out.add(report(Event{Kind: NATDetected, Path: s.Path()}))
+	}
+	spi, ok := s.env.AllocSPI(now)
+	if !ok {
+		s.close(LocalFailure, Event{Err: errSlots}, out)
+		return
+	}
+	s.hs.childSPI = spi
+	idi := s.conn.LocalID.payload(wire.TypeIDi)
+	psk, _ := s.env.Policy.secret(s.expectedPeer(), s.conn.LocalID)
+	ps := []wire.Payload{idi}
+	if id, ok := s.conn.RemoteID.Exact(); ok {
+		ps = append(ps, id.payload(wire.TypeIDr))
+	}
+	ps = append(ps, &wire.Auth{Method: wire.AuthSharedKey, Data: s.psk(psk, true, idi)},
+		&wire.Notify{Kind: wire.InitialContact})
+	s.setState(AuthSent)
+	s.start(now, authRequest, wire.IKEAuth, out, append(ps, s.childRequest(spi)...)...)
+}
+
+// expectedPeer is the identity that an initiator calls; zero for a wildcard,
+// for which a secret of our own identity must serve.
+func (s *SA) expectedPeer() ID {
+	id, _ := s.conn.RemoteID.Exact()
+	return id
+}
+
+// authRequest is the responder's judgement of IKE_AUTH. An unknown identity
+// and a wrong key take the same way to the same answer.
+func (s *SA) authRequest(now mono.Time, p wire.Packet, ps []wire.Payload, out *Effects) {
+	idi, okID := wire.FindID(ps, wire.TypeIDi)
+	auth, okAuth := wire.Find[*wire.Auth](ps)
+	if !okID || !okAuth {
+		s.refuseAuth(now, p, errNoAuth, out)
+		return
+	}
+	id, conn, secret := s.judge(p.Remote.Addr(), idi, ps)
+	valid := auth.Method == wire.AuthSharedKey && equal(auth.Data, s.psk(secret, true, idi))
+	if conn == nil || !valid {
+		s.refuseAuth(now, p, errIdentity, out)
+		return
+	}
+	s.conn = conn
+	s.rec.Conn, s.rec.Peer = conn.Index, flatten(id)
+	s.hs.auth = newAuthMessage(p, ps)
+	_, initial := wire.FindNotify(ps, wire.InitialContact)
+	s.setState(AuthPending)
+	a := Admit{Identity: id.String(), InitialContact: initial}
+	if want := s.hs.auth.wanted(); len(want) > 0 {
+		a.Pools, a.Want = conn.Pools, want
+	}
+	out.add(a)
+}
+
+// judge finds the connection and secret for a claimed identity. Where there is
+// none, the secret is one that nobody knows.
+func (s *SA) judge(peer netip.Addr, idi *wire.ID, ps []wire.Payload) (ID, *Conn, []byte) {
+	var want *ID
+	if idr, ok := wire.FindID(ps, wire.TypeIDr); ok {
+		id, _ := idOf(idr)
+		want = &id
+	}
+	id, ok := idOf(idi)
+	if ok {
+		if conn := s.env.Policy.match(peer, id, want, s.rec.Suite); conn != nil {
+			if psk, ok := s.env.Policy.secret(id, conn.LocalID); ok {
+				return id, conn, psk
+			}
+		}
+	}
+	return id, nil, s.random(nonceLen)
+}
+
+// refuseAuth answers AUTHENTICATION_FAILED and forgets the SA. RFC 7296 §2.21.2
+func (s *SA) refuseAuth(now mono.Time, p wire.Packet, why error, out *Effects) {
+	out.add(reply(p, s.seal(wire.IKEAuth, wire.FlagResponse, s.rec.NextExpected-1,
+		&wire.Notify{Kind: wire.AuthenticationFailed})))
+	s.close(AuthFailed, Event{Err: why}, out)
+}
+
+// admitted goes on with the IKE_AUTH of an admitted peer.
+func (s *SA) admitted(now mono.Time, c Admitted, out *Effects) {
+	switch {
+	case s.rec.State != AuthPending:
+	case s.rec.Role == Responder:
+		s.answerAuth(now, c, out)
+	default:
+		s.completeAuth(now, out)
+	}
+}
+
+// answerAuth is the responder's IKE_AUTH response, and with it the first Child
+// SA. RFC 7296 §1.2
+func (s *SA) answerAuth(now mono.Time, c Admitted, out *Effects) {
+	ps := s.identify()
+	child, payloads, refusal := s.acceptChild(now, c)
+	if refusal != 0 {
+		payloads = []wire.Payload{&wire.Notify{Kind: refusal}}
+	}
+	s.respondAuth(now, append(ps, payloads...), child, out)
+	s.established(now, refusal, out)
+}
+
+// identify is our identity and its proof, as a responder.
+func (s *SA) identify() []wire.Payload {
+	idr := s.conn.LocalID.payload(wire.TypeIDr)
+	secret, _ := s.env.Policy.secret(s.rec.Peer.ID(), s.conn.LocalID)
+	return []wire.Payload{idr, &wire.Auth{Method: wire.AuthSharedKey, Data: s.psk(secret, false, idr)}}
+}
+
+// respondAuth seals the response and orders the steps: what the peer is told
+// exists before he is told.
+func (s *SA) respondAuth(now mono.Time, ps []wire.Payload, child bool, out *Effects) {
+	s.setState(Up)
+	s.keepResponse(now, s.seal(wire.IKEAuth, wire.FlagResponse, s.rec.NextExpected-1, ps...))
+	out.add(Persist{&s.rec})
+	if child {
+		s.installChild(out)
+	}
+	out.add(reply(s.hs.auth.packet, s.rec.Response))
+}
+
+// established ends the handshake. Its memory stays until the steps have been
+// carried out, since the answer to one that fails is made of it; so it goes
+// with an Advance that is due at once.
+func (s *SA) established(now mono.Time, refusal wire.NotifyType, out *Effects) {
+	s.mustFinish = now
+	s.rec.LastRoundTrip = now
+	s.armKeepalive(now)
+	if s.rec.Role == Responder && (s.rec.LocalNATted || s.rec.PeerNATted) {
+		out.add(report(Event{Kind: NATDetected, Path: s.Path()}))
+	}
+	out.add(report(Event{Kind: Established, Notify: refusal, Path: s.Path()}))
+	if child, ok := s.Child(); ok {
+		out.add(report(Event{Kind: ChildUp, Path: s.Path(), Child: &child}))
+	}
+	s.deleteIfWanted(now, out)
+}
+
+// settle drops what only the handshake needed.
+func (s *SA) settle() {
+	s.hs, s.mustFinish = nil, 0
+	s.rec.Keys.Pi, s.rec.Keys.Pr = suite.Key{}, suite.Key{}
+}
+
+// authResponse is the initiator's judgement of the IKE_AUTH response.
+func (s *SA) authResponse(now mono.Time, ps []wire.Payload, out *Effects) {
+	idr, okID := wire.FindID(ps, wire.TypeIDr)
+	auth, okAuth := wire.Find[*wire.Auth](ps)
+	if !okID || !okAuth {
+		s.refusedAuth(ps, out)
+		return
+	}
+	id, okID := idOf(idr)
+	psk, okPSK := s.env.Policy.secret(s.expectedPeer(), s.conn.LocalID)
+	if !okID || !okPSK || !s.conn.RemoteID.Match(id) || auth.Method != wire.AuthSharedKey ||
+		!equal(auth.Data, s.psk(psk, false, idr)) {
+		s.denyPeer(now, out)
+		return
+	}
+	s.rec.Peer = flatten(id)
+	s.hs.auth = newAuthMessage(wire.Packet{}, ps)
+	s.hs.trouble = firstError(ps)
+	s.setState(AuthPending)
+	s.mustFinish = now.Add(s.env.HalfOpen)
+	out.add(Admit{Identity: id.String()})
+}
+
+// refusedAuth takes a response without identity and proof: a refusal.
+func (s *SA) refusedAuth(ps []wire.Payload, out *Effects) {
+	kind := firstError(ps)
+	why := Refused
+	if kind == wire.AuthenticationFailed {
+		why = AuthFailed
+	}
+	s.close(why, Event{Notify: kind, Err: errRefused}, out)
+}
+
+// denyPeer tells a responder that we do not believe him. RFC 7296 §2.21.2
+func (s *SA) denyPeer(now mono.Time, out *Effects) {
+	out.add(s.send(s.seal(wire.Informational, 0, s.rec.NextRequest, &wire.Notify{Kind: wire.AuthenticationFailed})))
+	s.close(AuthFailed, Event{Err: errIdentity}, out)
+}
+
+func firstError(ps []wire.Payload) wire.NotifyType {
+	for _, p := range ps {
+		if n, ok := p.(*wire.Notify); ok && n.Kind < 16384 {
+			return n.Kind
+		}
+	}
+	return 0
+}
+
+// completeAuth is the initiator's last step: the Child SA, or, if the peer
+// gave none that we can use, the end.
+func (s *SA) completeAuth(now mono.Time, out *Effects) {
+	err := s.takeChild()
+	s.setState(Up)
+	if err != nil {
+		e := Event{Kind: Established, Notify: s.hs.trouble, Err: err, Path: s.Path()}
+		s.mustFinish = now
+		s.dropChild(out)
+		out.add(report(e))
+		s.sendDelete(now, out)
+		return
+	}
+	out.add(Persist{&s.rec})
+	s.installChild(out)
+	s.established(now, 0, out)
+}

@@ -1,0 +1,253 @@
+package sa
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net/netip"
+
+	"github.com/ikepulse/ikepulse/ike/internal/mono"
+	"github.com/ikepulse/ikepulse/ike/internal/suite"
+	"github.com/ikepulse/ikepulse/ike/internal/wire"
+)
+
+var (
+	errSlots   = errors.New("no free slot for an inbound SPI: the capacity is used up")
+	errNoChild = errors.New("the peer gave no Child SA")
+	errWidened = errors.New("the peer's traffic selectors go beyond ours")
+	errAddress = errors.New("the peer gave no virtual address")
+)
+
+// childRequest are the initiator's payloads for the first Child SA.
+func (s *SA) childRequest(spi uint32) []wire.Payload {
+	var ps []wire.Payload
+	if len(s.conn.VIPs) > 0 {
+		ps = append(ps, &wire.CP{Kind: wire.CFGRequest, Attrs: addressAttrs(s.conn.VIPs)})
+	}
+	tsi, tsr := s.ownSelectors()
+	return append(ps,
+		&wire.SA{Proposals: offer(withoutKE(s.conn.Child.Proposals), wire.ProtoESP, spiBytes(spi))},
+		&wire.TS{T: wire.TypeTSi, Selectors: tsi},
+		&wire.TS{T: wire.TypeTSr, Selectors: tsr})
+}
+
+// ownSelectors are the local and the remote side that an initiator proposes.
+// With a virtual address asked for, the local side is open until it is known.
+func (s *SA) ownSelectors() (local, remote []wire.Selector) {
+	local, remote = s.conn.Child.Local, s.conn.Child.Remote
+	if len(local) == 0 {
+		for _, a := range s.conn.VIPs {
+			local = append(local, whole(a))
+		}
+	}
+	path := s.Path()
+	if len(local) == 0 {
+		local = []wire.Selector{single(path.Local.Addr())}
+	}
+	if len(remote) == 0 {
+		remote = []wire.Selector{single(path.Remote.Addr())}
+	}
+	return local, remote
+}
+
+func spiBytes(spi uint32) []byte { return binary.BigEndian.AppendUint32(nil, spi) }
+
+// withoutKE: the first Child SA's keys come from the IKE SA's own exchange.
+// RFC 7296 §1.2
+func withoutKE(ps []suite.Proposal) []suite.Proposal {
+	out := make([]suite.Proposal, len(ps))
+	for i, p := range ps {
+		p.KE = nil
+		out[i] = p
+	}
+	return out
+}
+
+// addressAttrs asks for addresses and for DNS servers of their families.
+func addressAttrs(want []netip.Addr) []wire.CPAttr {
+	var attrs []wire.CPAttr
+	for _, a := range want {
+		addr, dns := wire.CPInternalIP4Address, wire.CPInternalIP4DNS
+		if a.Is6() {
+			addr, dns = wire.CPInternalIP6Address, wire.CPInternalIP6DNS
+		}
+		attr := wire.CPAttr{Type: addr}
+		if !a.IsUnspecified() {
+			attr.Value = addressValue(a)
+		}
+		attrs = append(attrs, attr, wire.CPAttr{Type: dns})
+	}
+	return attrs
+}
+
+// addressValue is the value of INTERNAL_IP4_ADDRESS, or of its IPv6 twin,
+// which has a prefix length behind the address. RFC 7296 §3.15.1
+func addressValue(a netip.Addr) []byte {
+	if a.Is4() {
+		return a.AsSlice()
+	}
+	return append(a.AsSlice(), 128)
+}
+
+// wanted are the addresses that a CFG_REQUEST asks for, one a family.
+func (a *authMessage) wanted() []netip.Addr {
+	if a.cp == nil || a.cp.Kind != wire.CFGRequest {
+		return nil
+	}
+	return addresses(a.cp)
+}
+
+func addresses(cp *wire.CP) (out []netip.Addr) {
+	var have4, have6 bool
+	for _, at := range cp.Attrs {
+		switch {
+		case at.Type == wire.CPInternalIP4Address && !have4:
+			have4 = true
+			out = append(out, addressOf(at.Value, 4))
+		case at.Type == wire.CPInternalIP6Address && !have6:
+			have6 = true
+			out = append(out, addressOf(at.Value, 16))
+		}
+	}
+	return out
+}
+
+// addressOf is the address at the start of an attribute; unspecified if there
+// is none.
+func addressOf(v []byte, n int) netip.Addr {
+	if len(v) < n {
+		v = make([]byte, n)
+	}
+	a, _ := netip.AddrFromSlice(v[:n])
+	return a
+}
+
+// acceptChild chooses and derives the responder's first Child SA. A refusal is
+// the notify that says why there is none; a peer that asked for none gets none.
+func (s *SA) acceptChild(now mono.Time, c Admitted) (ok bool, ps []wire.Payload, refusal wire.NotifyType) {
+	a := s.hs.auth
+	if a.sa == nil { // RFC 6023
+		return false, nil, 0
+	}
+	wanted := a.wanted()
+	switch {
+	case a.tsi == nil || a.tsr == nil:
+		return false, nil, wire.InvalidSyntax
+	case len(s.conn.Pools) > 0 && len(wanted) == 0:
+		return false, nil, wire.FailedCPRequired
+	case len(wanted) > 0 && len(c.Addrs) == 0:
+		return false, nil, wire.InternalAddressFailure
+	}
+	chosen, err := suite.Choose(withoutKE(s.conn.Child.Proposals), a.sa.Proposals, wire.ProtoESP, 0)
+	if err != nil {
+		return false, nil, wire.NoProposalChosen
+	}
+	peer, own := s.acceptSelectors(c.Addrs)
+	if len(peer) == 0 || len(own) == 0 {
+		return false, nil, wire.TSUnacceptable
+	}
+	spi, free := s.env.AllocSPI(now)
+	if !free {
+		return false, nil, wire.NoAdditionalSAs
+	}
+	s.setChild(spi, binary.BigEndian.Uint32(chosen.SPI), chosen.Choice, own, peer)
+	if len(c.Addrs) > 0 {
+		ps = append(ps, configReply(c))
+	}
+	return true, append(ps,
+		&wire.SA{Proposals: []wire.Proposal{chosen.Wire(chosen.Number, wire.ProtoESP, spiBytes(spi))}},
+		&wire.TS{T: wire.TypeTSi, Selectors: peer}, &wire.TS{T: wire.TypeTSr, Selectors: own}), 0
+}
+
+// acceptSelectors narrows the peer's offer: a peer with a virtual address gets
+// that address and nothing beside it.
+func (s *SA) acceptSelectors(leased []netip.Addr) (peer, own []wire.Selector) {
+	remote := s.conn.Child.Remote
+	for _, a := range leased {
+		remote = append(remote[:len(remote):len(remote)], single(a))
+	}
+	if len(leased) > 0 {
+		remote = remote[len(s.conn.Child.Remote):]
+	}
+	path := s.Path()
+	if len(remote) == 0 {
+		remote = []wire.Selector{single(path.Remote.Addr())}
+	}
+	local := s.conn.Child.Local
+	if len(local) == 0 {
+		local = []wire.Selector{single(path.Local.Addr())}
+	}
+	return narrow(remote, s.hs.auth.tsi.Selectors), narrow(local, s.hs.auth.tsr.Selectors)
+}
+
+func configReply(c Admitted) *wire.CP {
+	cp := &wire.CP{Kind: wire.CFGReply}
+	for _, a := range c.Addrs {
+		kind := wire.CPInternalIP4Address
+		if a.Is6() {
+			kind = wire.CPInternalIP6Address
+		}
+		cp.Attrs = append(cp.Attrs, wire.CPAttr{Type: kind, Value: addressValue(a)})
+	}
+	for _, a := range c.DNS {
+		kind := wire.CPInternalIP4DNS
+		if a.Is6() {
+			kind = wire.CPInternalIP6DNS
+		}
+		cp.Attrs = append(cp.Attrs, wire.CPAttr{Type: kind, Value: a.AsSlice()})
+	}
+	return cp
+}
+
+// setChild derives the Child SA's keys and writes its record. RFC 7296 §2.17
+func (s *SA) setChild(in, out uint32, ch suite.Choice, own, peer []wire.Selector) {
+	k := s.rec.Suite.DeriveChild(ch, s.rec.Keys.D, s.hs.ni, s.hs.nr)
+	c := childRecord{InSPI: in, OutSPI: out, ReqID: in, Suite: ch,
+		InEncr: k.EncrI, InInteg: k.IntegI, OutEncr: k.EncrR, OutInteg: k.IntegR}
+	if s.rec.Role == Initiator {
+		c.InEncr, c.InInteg, c.OutEncr, c.OutInteg = c.OutEncr, c.OutInteg, c.InEncr, c.InInteg
+	}
+	c.NLocal = flattenSelectors(own, &c.Local)
+	c.NRemote = flattenSelectors(peer, &c.Remote)
+	s.rec.Child = c
+	s.hs.childSPI = 0
+}
+
+// takeChild checks and derives the initiator's first Child SA. RFC 7296 §2.9:
+// an answer may be narrower than the offer, never wider.
+func (s *SA) takeChild() error {
+	a := s.hs.auth
+	if a.sa == nil || a.tsi == nil || a.tsr == nil {
+		if s.hs.trouble != 0 {
+			return fmt.Errorf("%w: %v", errNoChild, s.hs.trouble)
+		}
+		return errNoChild
+	}
+	chosen, err := suite.Accept(withoutKE(s.conn.Child.Proposals), a.sa.Proposals, wire.ProtoESP)
+	if err != nil {
+		return err
+	}
+	local, remote := s.ownSelectors()
+	if !within(a.tsi.Selectors, local) || !within(a.tsr.Selectors, remote) {
+		return errWidened
+	}
+	var vips []netip.Addr
+	if a.cp != nil && a.cp.Kind == wire.CFGReply {
+		vips = addresses(a.cp)
+	}
+	if len(s.conn.VIPs) > 0 && len(vips) == 0 {
+		return errAddress
+	}
+	s.setChild(s.hs.childSPI, binary.BigEndian.Uint32(chosen.SPI), chosen.Choice, a.tsi.Selectors, a.tsr.Selectors)
+	s.rec.Child.setVIPs(vips)
+	return nil
+}
+
+// installChild orders the installation: the peer may send as soon as he knows
+// the SPI, so inbound stands before anything goes out.
+func (s *SA) installChild(out *Effects) {
+	child, _ := s.Child()
+	s.tracked = true
+	out.add(Track{SPI: child.InSPI, Path: child.Path, PeerNATted: s.rec.PeerNATted && !s.rec.LocalNATted},
+		InstallInbound{&child}, InstallOutbound{&child})
+}

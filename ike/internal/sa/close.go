@@ -1,0 +1,41 @@
+package sa
+
+import "errors"
+
+var errIDs = errors.New("message IDs are used up")
+
+// close ends the SA: whatever of it exists outside is removed, traffic first.
+func (s *SA) close(why Reason, e Event, out *Effects) {
+	s.dropChild(out)
+	e.Kind, e.Reason, e.Path = Closed, why, s.Path()
+	if s.rec.Peer.n != 0 {
+		out.add(Leave{})
+	}
+	if s.rec.State >= Up {
+		out.add(Forget{})
+	}
+	s.setState(Gone)
+	s.hs = nil
+	s.req = request{}
+	s.mustFinish, s.responseEnd, s.keepaliveAt = 0, 0, 0
+	s.rec.Request, s.rec.Response = nil, nil
+	out.add(report(e))
+}
+
+// dropChild removes the Child SA: outbound, inbound, tracking if there is any.
+// An SPI that was only allotted goes back.
+func (s *SA) dropChild(out *Effects) {
+	if c := &s.rec.Child; c.InSPI != 0 {
+		u := Untrack{SPI: c.InSPI}
+		if s.tracked {
+			u.Path = s.Path()
+		}
+		s.tracked = false
+		out.add(RemoveOutbound{c.InSPI, c.OutSPI}, RemoveInbound{c.InSPI, c.OutSPI}, u)
+		*c = childRecord{}
+	}
+	if s.hs != nil && s.hs.childSPI != 0 {
+		out.add(Untrack{SPI: s.hs.childSPI})
+		s.hs.childSPI = 0
+	}
+}

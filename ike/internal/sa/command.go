@@ -1,0 +1,59 @@
+package sa
+
+import (
+	"net/netip"
+
+	"github.com/ikepulse/ikepulse/ike/internal/suite"
+)
+
+// Command is something that an SA is told, beside packets and time. The set is
+// closed.
+type Command interface{ command() }
+
+// Initiate starts the handshake of an SA made by NewInitiator.
+type Initiate struct{}
+
+// Agreed answers an Agree step.
+type Agreed struct {
+	Private *suite.Private
+	Secret  []byte
+	Err     error // the peer's value was refused
+}
+
+// Admitted answers an Admit step. Err means that no address could be leased.
+type Admitted struct {
+	Addrs []netip.Addr // leased, one for each that was wanted and can be had
+	DNS   []netip.Addr
+	Err   error
+}
+
+// Failed tells that a step was not carried out, nor those behind it.
+type Failed struct {
+	Step Step
+	Err  error
+}
+
+// Probe sends an empty INFORMATIONAL, unless a request is outstanding already.
+type Probe struct{}
+
+// Terminate deletes the SA with a DELETE exchange.
+type Terminate struct{}
+
+// Dead closes the SA without a word: its peer has been judged dead.
+type Dead struct{}
+
+// Replace closes the SA without a word: its identity has connected anew.
+type Replace struct{}
+
+// Rebound tells that an authenticated ESP packet came from another endpoint.
+type Rebound struct{ Path Path }
+
+func (Initiate) command()  {}
+func (Agreed) command()    {}
+func (Admitted) command()  {}
+func (Failed) command()    {}
+func (Probe) command()     {}
+func (Terminate) command() {}
+func (Dead) command()      {}
+func (Replace) command()   {}
+func (Rebound) command()   {}

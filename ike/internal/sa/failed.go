@@ -1,0 +1,43 @@
+package sa
+
+import (
+	"github.com/ikepulse/ikepulse/ike/internal/mono"
+	"github.com/ikepulse/ikepulse/ike/internal/wire"
+)
+
+// failed answers a step that could not be carried out. The steps behind it are
+// lost, the message among them: what stands is taken down, and the peer gets a
+// clean refusal instead.
+func (s *SA) failed(now mono.Time, c Failed, out *Effects) {
+	switch c.Step.(type) {
+	case Persist:
+		s.failedPersist(c, out)
+		return
+	case Track:
+		s.tracked = false
+	}
+	s.dropChild(out)
+	if s.rec.Role == Responder {
+		s.respondAuth(now, append(s.identify(), &wire.Notify{Kind: wire.TemporaryFailure}), false, out)
+		out.add(report(Event{Kind: Established, Notify: wire.TemporaryFailure, Path: s.Path(), Err: c.Err}))
+		return
+	}
+	out.add(report(Event{Kind: ChildGone, Path: s.Path(), Err: c.Err}))
+	s.sendDelete(now, out)
+}
+
+// failedPersist: a message whose state is not stored is not sent. In IKE_AUTH
+// that ends the SA with a last word that needs no state; later the message
+// waits for its retransmission, which tries again.
+func (s *SA) failedPersist(c Failed, out *Effects) {
+	if s.hs == nil {
+		s.unpersisted = true
+		return
+	}
+	s.tracked = false // Persist comes before Track
+	if s.rec.Role == Responder {
+		out.add(reply(s.hs.auth.packet, s.seal(wire.IKEAuth, wire.FlagResponse, s.rec.NextExpected-1,
+			&wire.Notify{Kind: wire.TemporaryFailure})))
+	}
+	s.close(LocalFailure, Event{Err: c.Err}, out)
+}

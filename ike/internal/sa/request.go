@@ -1,0 +1,106 @@
+package sa
+
+import (
+	"github.com/ikepulse/ikepulse/ike/internal/mono"
+	"github.com/ikepulse/ikepulse/ike/internal/wire"
+)
+
+type requestKind uint8
+
+const (
+	noRequest requestKind = iota
+	initRequest
+	authRequest
+	probeRequest
+	deleteRequest
+)
+
+// request is our outstanding request: there is at most one. RFC 7296 §2.3
+type request struct {
+	kind      requestKind
+	exchange  wire.ExchangeType
+	try       int       // retransmissions so far
+	next      mono.Time // the next one, or the end of waiting
+	exhausted bool
+}
+
+// start sends a sealed request and keeps its bytes for retransmission.
+func (s *SA) start(now mono.Time, kind requestKind, ex wire.ExchangeType, out *Effects, ps ...wire.Payload) {
+	s.rec.Request = s.seal(ex, 0, s.rec.NextRequest, ps...)
+	s.rec.NextRequest++
+	s.await(now, kind, ex)
+	if s.rec.State >= Up {
+		out.add(Persist{&s.rec})
+	}
+	out.add(s.send(s.rec.Request))
+}
+
+// await begins to wait for the answer to the request just made.
+func (s *SA) await(now mono.Time, kind requestKind, ex wire.ExchangeType) {
+	s.rec.LastSent = now
+	s.req = request{kind: kind, exchange: ex, next: now.Add(s.conn.Backoff.Wait(0))}
+}
+
+// retransmit sends the outstanding request again, bit for bit, or gives it up.
+// RFC 7296 §2.1, §2.4
+func (s *SA) retransmit(now mono.Time, out *Effects) {
+	if s.req.try < s.conn.Backoff.Tries {
+		s.req.try++
+		s.req.next = now.Add(s.conn.Backoff.Wait(s.req.try))
+		s.rec.LastSent = now
+		s.persist(out)
+		out.add(s.send(s.rec.Request), report(Event{Kind: Retransmit, Try: s.req.try, Path: s.Path()}))
+		return
+	}
+	s.req.next, s.req.exhausted = 0, true
+	switch {
+	case s.rec.State < Up:
+		s.close(s.handshakeFailure(), Event{Try: s.req.try}, out)
+	case s.req.kind == deleteRequest:
+		s.close(DeletedByUs, Event{Try: s.req.try}, out)
+	default:
+		// Whether that means death is not the SA's to say.
+		out.add(report(Event{Kind: Unanswered, Try: s.req.try, Path: s.Path()}))
+	}
+}
+
+// probe asks for a sign of life, unless an outstanding request already does.
+// RFC 7296 §2.4
+func (s *SA) probe(now mono.Time, out *Effects) {
+	if s.rec.State != Up || s.Outstanding() {
+		return
+	}
+	if s.exhaustedIDs() {
+		s.close(LocalFailure, Event{Err: errIDs}, out)
+		return
+	}
+	s.start(now, probeRequest, wire.Informational, out)
+	out.add(report(Event{Kind: ProbeSent, Path: s.Path()}))
+}
+
+// terminate deletes the SA: at once if nothing of it is known to the peer,
+// with a DELETE if it is, which waits for an outstanding request.
+func (s *SA) terminate(now mono.Time, out *Effects) {
+	switch {
+	case s.rec.State < AuthSent:
+		s.close(DeletedByUs, Event{}, out)
+	case s.rec.State < Up, s.req.kind != noRequest && !s.req.exhausted:
+		s.wantDelete = true
+	case s.req.exhausted:
+		s.close(DeletedByUs, Event{}, out)
+	default:
+		s.sendDelete(now, out)
+	}
+}
+
+// deleteIfWanted sends the DELETE that had to wait.
+func (s *SA) deleteIfWanted(now mono.Time, out *Effects) {
+	if s.wantDelete && s.rec.State == Up && !s.Outstanding() {
+		s.sendDelete(now, out)
+	}
+}
+
+func (s *SA) sendDelete(now mono.Time, out *Effects) {
+	s.setState(Deleting)
+	s.start(now, deleteRequest, wire.Informational, out, &wire.Delete{Protocol: wire.ProtoIKE})
+}
