@@ -19,51 +19,45 @@ enum slot_split {
 };
 
 /*
- * Every way a frame can leave the program: X(name, verdict, why). This list
- * is the enum, the counters and the reason -> verdict table at once. New
- * reasons go at the end of their group; the order is not an ABI across
- * versions, names are.
+ * Every way a frame can leave the program, and why its verdict is right:
+ * X(counter, enumerator, verdict). This list is the enum, the counters and the
+ * reason -> verdict table at once. User space knows reasons by name: the
+ * numbers may change from one version to the next.
  */
-#define REASONS(X)                                                               \
-	/* A stage forgot to decide: a bug, and no reason to lose traffic. */    \
-	X(undecided, UNDECIDED, XDP_PASS)                                        \
-	/* Not for us, or not read by this program: the stack sees it as ever. */ \
-	X(truncated, TRUNCATED, XDP_PASS)                                        \
-	X(not_ip, NOT_IP, XDP_PASS)                                              \
-	X(vlan, VLAN, XDP_PASS)                                                  \
-	X(ipv6, IPV6, XDP_PASS)                                                  \
-	X(ip_malformed, IP_MALFORMED, XDP_PASS)                                  \
-	X(ip_options, IP_OPTIONS, XDP_PASS)                                      \
-	X(frag_first, FRAG_FIRST, XDP_PASS)                                      \
-	X(frag_later, FRAG_LATER, XDP_PASS)                                      \
-	X(ah, AH, XDP_PASS)                                                      \
-	X(not_ipsec, NOT_IPSEC, XDP_PASS)                                        \
-	X(udp_length, UDP_LENGTH, XDP_PASS)                                      \
-	X(udp_other, UDP_OTHER, XDP_PASS)                                        \
-	X(natt_short, NATT_SHORT, XDP_PASS)                                      \
-	X(esp_short, ESP_SHORT, XDP_PASS)                                        \
-	X(group_mac, GROUP_MAC, XDP_PASS)                                        \
-	X(not_local, NOT_LOCAL, XDP_PASS)                                        \
-	/* IKE is the daemon's. */                                               \
-	X(ike_500, IKE_500, XDP_PASS)                                            \
-	X(ike_natt, IKE_NATT, XDP_PASS)                                          \
-	/* ESP is stamped and decrypted elsewhere, whatever we think of it. */   \
-	X(esp_udp_known, ESP_UDP_KNOWN, XDP_PASS)                                \
-	X(esp_udp_moved, ESP_UDP_MOVED, XDP_PASS)                                \
-	X(esp_udp_unknown, ESP_UDP_UNKNOWN, XDP_PASS)                            \
-	X(esp_known, ESP_KNOWN, XDP_PASS)                                        \
-	X(esp_moved, ESP_MOVED, XDP_PASS)                                        \
-	X(esp_unknown, ESP_UNKNOWN, XDP_PASS)                                    \
-	/* NAT keepalives: the one thing that is taken off the stack. */         \
-	X(keepalive_answered, KEEPALIVE_ANSWERED, XDP_TX)                        \
-	X(keepalive_absorbed, KEEPALIVE_ABSORBED, XDP_DROP)                      \
-	X(keepalive_not_natted, KEEPALIVE_NOT_NATTED, XDP_DROP)                  \
-	X(keepalive_limited, KEEPALIVE_LIMITED, XDP_DROP)                        \
-	X(keepalive_over_budget, KEEPALIVE_OVER_BUDGET, XDP_DROP)                \
-	X(keepalive_passed, KEEPALIVE_PASSED, XDP_PASS)                          \
-	/* RFC 3948 section 4: a receiver SHOULD ignore keepalives. */           \
-	X(stranger_dropped, STRANGER_DROPPED, XDP_DROP)                          \
-	X(stranger_passed, STRANGER_PASSED, XDP_PASS)
+#define REASONS(X) \
+	X(undecided, UNDECIDED, XDP_PASS)                            /* no stage decided: a bug, and no reason to lose traffic */ \
+	X(truncated, TRUNCATED, XDP_PASS)                            /* the frame ends before its headers, or its IP length, say */ \
+	X(not_ip, NOT_IP, XDP_PASS)                                  /* ARP and all else */ \
+	X(vlan, VLAN, XDP_PASS)                                      /* not read yet */ \
+	X(ipv6, IPV6, XDP_PASS)                                      /* not read yet */ \
+	X(ip_malformed, IP_MALFORMED, XDP_PASS)                      /* lengths or version that no IPv4 header has: the stack drops it */ \
+	X(ip_options, IP_OPTIONS, XDP_PASS)                          /* not read yet */ \
+	X(frag_first, FRAG_FIRST, XDP_PASS)                          /* a fragment's lengths prove nothing */ \
+	X(frag_later, FRAG_LATER, XDP_PASS)                          /* no ports, no SPI */ \
+	X(ah, AH, XDP_PASS)                                          /* not read yet */ \
+	X(not_ipsec, NOT_IPSEC, XDP_PASS)                            /* another IP protocol */ \
+	X(udp_length, UDP_LENGTH, XDP_PASS)                          /* UDP and IP length disagree, and nothing says which lies */ \
+	X(udp_other, UDP_OTHER, XDP_PASS)                            /* another port */ \
+	X(natt_short, NATT_SHORT, XDP_PASS)                          /* neither keepalive nor marker nor SPI: the daemon's to judge */ \
+	X(esp_short, ESP_SHORT, XDP_PASS)                            /* no room for SPI and sequence number */ \
+	X(group_mac, GROUP_MAC, XDP_PASS)                            /* a keepalive to a multicast MAC: an answer would come from it */ \
+	X(not_local, NOT_LOCAL, XDP_PASS)                            /* transit, a routed customer's keepalives included */ \
+	X(ike_500, IKE_500, XDP_PASS)                                /* IKE is the daemon's */ \
+	X(ike_natt, IKE_NATT, XDP_PASS)                              /* IKE is the daemon's */ \
+	X(esp_udp_known, ESP_UDP_KNOWN, XDP_PASS)                    /* stamped; decrypted elsewhere */ \
+	X(esp_udp_moved, ESP_UDP_MOVED, XDP_PASS)                    /* stamped, from another tuple: a hint of NAT rebinding */ \
+	X(esp_udp_unknown, ESP_UDP_UNKNOWN, XDP_PASS)                /* no SA of ours: the stack decides */ \
+	X(esp_known, ESP_KNOWN, XDP_PASS)                            /* as in UDP */ \
+	X(esp_moved, ESP_MOVED, XDP_PASS)                            /* as in UDP */ \
+	X(esp_unknown, ESP_UNKNOWN, XDP_PASS)                        /* as in UDP */ \
+	X(keepalive_answered, KEEPALIVE_ANSWERED, XDP_TX)            /* the natted peer of an SA, within all limits */ \
+	X(keepalive_absorbed, KEEPALIVE_ABSORBED, XDP_DROP)          /* has done its work at the NAT; answers are off */ \
+	X(keepalive_not_natted, KEEPALIVE_NOT_NATTED, XDP_DROP)      /* an answer would help nobody */ \
+	X(keepalive_limited, KEEPALIVE_LIMITED, XDP_DROP)            /* answered less than an interval ago */ \
+	X(keepalive_over_budget, KEEPALIVE_OVER_BUDGET, XDP_DROP)    /* enough answers for this tick */ \
+	X(keepalive_passed, KEEPALIVE_PASSED, XDP_PASS)              /* the operator wants the stack to see it */ \
+	X(stranger_dropped, STRANGER_DROPPED, XDP_DROP)              /* RFC 3948 section 4: SHOULD ignore */ \
+	X(stranger_passed, STRANGER_PASSED, XDP_PASS)                /* the operator wants the stack to see it */
 
 #define REASON_ENUM(field, name, verdict) REASON_##name,
 enum reason { REASONS(REASON_ENUM) REASON_COUNT };
@@ -164,7 +158,7 @@ struct meta {
 	__u64 loaded_ns;      /* CLOCK_BOOTTIME */
 	__u32 jiffy_ns;       /* measured */
 	__u32 tick_shift;     /* this and the rest: as in config.h */
-	__u32 keepalive_mode; /* enum keepalive_mode */
+	__u32 keepalive_mode; /* enum keepalive */
 	__u32 stranger_pass;
 	__u32 answer_interval;
 	__u32 answer_budget;
