@@ -5,11 +5,10 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"runtime"
+	"syscall"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
-	"golang.org/x/sys/unix"
 )
 
 func probeRoot() error {
@@ -19,15 +18,12 @@ func probeRoot() error {
 	return nil
 }
 
-// probeNetns makes a network namespace in a thread that dies with it.
+// probeNetns starts a process in a network namespace of its own. A thread of
+// this process would do, but not the main one, which the runtime never ends.
 func probeNetns() error {
-	done := make(chan error)
-	go func() {
-		// Never unlocked: the runtime ends the thread with the goroutine.
-		runtime.LockOSThread()
-		done <- unix.Unshare(unix.CLONE_NEWNET)
-	}()
-	return <-done
+	cmd := exec.Command("/bin/true")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET}
+	return cmd.Run()
 }
 
 func probeTUN() error {
