@@ -16,8 +16,9 @@ const (
 // and must never repeat under these keys: it is the IV of an AEAD, and its
 // encryption that of CBC. The keys must be those that DeriveIKE gave for c.
 //
-// The cipher is keyed anew each time. For AES-256-GCM that costs about 1 µs a
-// message, where keeping it would cost 784 bytes a direction in each SA.
+// The cipher is keyed anew each time: with AES-256-GCM that is 1.3 µs of the
+// 1.6 µs that a short message takes (BenchmarkSK), where keeping it would cost
+// each SA 1.5 kB a direction.
 // RFC 7296 §3.14, RFC 5282 §3
 func (c Choice) Seal(dst []byte, h wire.Header, ps []wire.Payload, encr, integ Key, ivSeq uint64) []byte {
 	k, err := c.keyed(&encr, &integ)
@@ -43,11 +44,8 @@ func padLen(n, block int) int { return (block - n%block) % block }
 // putHeader writes the header of a message that is one SK payload, and the
 // generic header of that.
 func putHeader(msg []byte, h wire.Header, first wire.PayloadType) {
-	binary.BigEndian.PutUint64(msg, h.SPIi)
-	binary.BigEndian.PutUint64(msg[8:], h.SPIr)
-	msg[16], msg[17], msg[18], msg[19] = byte(wire.TypeSK), version2, byte(h.Exchange), byte(h.Flags)
-	binary.BigEndian.PutUint32(msg[20:], h.MessageID)
-	binary.BigEndian.PutUint32(msg[24:], uint32(len(msg)))
+	h.Next, h.Version, h.Length = wire.TypeSK, version2, uint32(len(msg))
+	h.Append(msg[:0])
 	sk := msg[wire.HeaderLen:]
 	sk[0] = byte(first)
 	binary.BigEndian.PutUint16(sk[2:], uint16(len(sk)))
