@@ -1,6 +1,7 @@
 package sa
 
 import (
+	"fmt"
 	"net/netip"
 
 	"github.com/ikepulse/ikepulse/ike/internal/suite"
@@ -149,6 +150,7 @@ type EventKind uint8
 
 const (
 	Connecting    EventKind = iota + 1 // a handshake began
+	Complaint                          // an unauthenticated answer refuses; the waiting goes on
 	NATDetected                        // somebody translates addresses on the path
 	Established                        // authenticated; Child says whether traffic can flow
 	ChildUp                            // a Child SA is installed
@@ -194,6 +196,12 @@ func (r Reason) String() string {
 }
 
 func (k EventKind) String() string {
-	return [...]string{"none", "connecting", "nat detected", "established", "child up", "child gone", "probe sent",
+	return [...]string{"none", "connecting", "complaint", "nat detected", "established", "child up", "child gone", "probe sent",
 		"retransmit", "probe answered", "moved", "unanswered", "closed"}[k]
+}
+
+// Format keeps the keys out of whatever prints a Child SA, even where fmt
+// passes over the methods of a field because its verb is wrong.
+func (c ChildSA) Format(f fmt.State, _ rune) {
+	fmt.Fprintf(f, "Child SA %08x-%08x %v", c.InSPI, c.OutSPI, c.Suite)
 }

@@ -213,6 +213,9 @@ func (s *SA) initResponse(now mono.Time, p wire.Packet, out *Effects) error {
 	}
 	for _, pl := range m.Payloads {
 		if n, ok := pl.(*wire.Notify); ok && n.Kind < 16384 {
+			if s.hs.trouble != n.Kind {
+				out.add(report(Event{Kind: Complaint, Notify: n.Kind, Path: s.Path()}))
+			}
 			s.hs.trouble = n.Kind
 			return ErrOffer
 		}

@@ -55,7 +55,7 @@ func (s *SA) retransmit(now mono.Time, out *Effects) {
 	s.req.next, s.req.exhausted = 0, true
 	switch {
 	case s.rec.State < Up:
-		s.close(s.handshakeFailure(), Event{Try: s.req.try}, out)
+		s.close(s.handshakeFailure(), Event{Try: s.req.try, Notify: s.hs.trouble}, out)
 	case s.req.kind == deleteRequest:
 		s.close(DeletedByUs, Event{Try: s.req.try}, out)
 	default:

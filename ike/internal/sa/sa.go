@@ -8,6 +8,7 @@
 package sa
 
 import (
+	"fmt"
 	"io"
 	"time"
 
@@ -122,6 +123,11 @@ func (s *SA) Child() (ChildSA, bool) {
 
 // InSPI is the inbound SPI of the Child SA, or 0.
 func (s *SA) InSPI() uint32 { return s.rec.Child.InSPI }
+
+// Format keeps an SA's keys out of whatever prints it.
+func (s SA) Format(f fmt.State, _ rune) {
+	fmt.Fprintf(f, "IKE SA %016x-%016x %v", s.rec.SPI, s.rec.PeerSPI, s.rec.State)
+}
 
 // setState is the only writer of the state.
 func (s *SA) setState(st State) { s.rec.State = st }
