@@ -8,6 +8,10 @@ const (
 	IKEAuth       ExchangeType = 35
 	CreateChildSA ExchangeType = 36
 	Informational ExchangeType = 37
+
+	IKESessionResume ExchangeType = 38 // RFC 5723
+	IKEIntermediate  ExchangeType = 43 // RFC 9242
+	IKEFollowupKE    ExchangeType = 44 // RFC 9370
 )
 
 // Flags are the header's flag bits. RFC 7296 §3.1
@@ -101,13 +105,23 @@ const (
 	IDRFC822 IDType = 3
 	IDIPv6   IDType = 5
 	IDDERDN  IDType = 9
+	IDDERGN  IDType = 10
 	IDKeyID  IDType = 11
+	IDNull   IDType = 13 // RFC 7619
 )
 
 // AuthMethod is how a peer proves its identity. RFC 7296 §3.8
 type AuthMethod uint8
 
-const AuthSharedKey AuthMethod = 2
+const (
+	AuthRSA       AuthMethod = 1
+	AuthSharedKey AuthMethod = 2
+	AuthECDSA256  AuthMethod = 9  // RFC 4754
+	AuthECDSA384  AuthMethod = 10 // RFC 4754
+	AuthECDSA521  AuthMethod = 11 // RFC 4754
+	AuthNull      AuthMethod = 13 // RFC 7619
+	AuthSignature AuthMethod = 14 // RFC 7427
+)
 
 // NotifyType numbers a notification; below 16384 it is an error. RFC 7296 §3.10.1
 type NotifyType uint16
@@ -128,18 +142,41 @@ const (
 	FailedCPRequired           NotifyType = 37
 	TSUnacceptable             NotifyType = 38
 	InvalidSelectors           NotifyType = 39
+	UnacceptableAddresses      NotifyType = 40 // RFC 4555
+	UnexpectedNATDetected      NotifyType = 41 // RFC 4555
 	TemporaryFailure           NotifyType = 43
 	ChildSANotFound            NotifyType = 44
 
-	InitialContact       NotifyType = 16384
-	NATDetectionSource   NotifyType = 16388
-	NATDetectionDest     NotifyType = 16389
-	Cookie               NotifyType = 16390
-	UseTransportMode     NotifyType = 16391
-	RekeySA              NotifyType = 16393
-	ESPTFCPaddingNotSupp NotifyType = 16394
-	MOBIKESupported      NotifyType = 16396
-	FragmentationSupp    NotifyType = 16430
+	InitialContact         NotifyType = 16384
+	SetWindowSize          NotifyType = 16385
+	AdditionalTSPossible   NotifyType = 16386
+	IPCompSupported        NotifyType = 16387
+	NATDetectionSource     NotifyType = 16388
+	NATDetectionDest       NotifyType = 16389
+	Cookie                 NotifyType = 16390
+	UseTransportMode       NotifyType = 16391
+	HTTPCertLookupSupp     NotifyType = 16392
+	RekeySA                NotifyType = 16393
+	ESPTFCPaddingNotSupp   NotifyType = 16394
+	NonFirstFragmentsAlso  NotifyType = 16395
+	MOBIKESupported        NotifyType = 16396 // RFC 4555
+	AdditionalIP4Address   NotifyType = 16397 // RFC 4555
+	AdditionalIP6Address   NotifyType = 16398 // RFC 4555
+	NoAdditionalAddresses  NotifyType = 16399 // RFC 4555
+	UpdateSAAddresses      NotifyType = 16400 // RFC 4555
+	Cookie2                NotifyType = 16401 // RFC 4555
+	NoNATsAllowed          NotifyType = 16402 // RFC 4555
+	AuthLifetime           NotifyType = 16403 // RFC 4478
+	MultipleAuthSupported  NotifyType = 16404 // RFC 4739
+	AnotherAuthFollows     NotifyType = 16405 // RFC 4739
+	RedirectSupported      NotifyType = 16406 // RFC 5685
+	Redirect               NotifyType = 16407 // RFC 5685
+	RedirectedFrom         NotifyType = 16408 // RFC 5685
+	EAPOnlyAuthentication  NotifyType = 16417 // RFC 5998
+	ChildlessSupported     NotifyType = 16418 // RFC 6023
+	FragmentationSupp      NotifyType = 16430 // RFC 7383
+	SignatureHashAlgorithm NotifyType = 16431 // RFC 7427
+	IntermediateSupported  NotifyType = 16438 // RFC 9242
 )
 
 // CPType is the kind of a configuration payload. RFC 7296 §3.15
@@ -148,6 +185,8 @@ type CPType uint8
 const (
 	CFGRequest CPType = 1
 	CFGReply   CPType = 2
+	CFGSet     CPType = 3
+	CFGAck     CPType = 4
 )
 
 // Configuration attributes. RFC 7296 §3.15.1

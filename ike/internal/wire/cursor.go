@@ -58,7 +58,6 @@ func (c *cursor) fail(format string, args ...any) {
 }
 
 // take gives the next n bytes as a view of the input, or nil after a failure.
-// The comparison is made in int, which holds any length that 16 bits can name.
 func (c *cursor) take(n int) []byte {
 	if !c.ok() {
 		return nil
@@ -76,6 +75,16 @@ func (c *cursor) take(n int) []byte {
 func (c *cursor) sub(n int) cursor {
 	off := c.off
 	return cursor{run: c.run, b: c.take(n), off: off}
+}
+
+// body takes what follows a header of four bytes that ends in the length of the
+// whole, header included: a payload, proposal, transform or selector.
+func (c *cursor) body() cursor {
+	n := int(c.u16())
+	if n < genericLen {
+		c.fail("length %d, less than its own header", n)
+	}
+	return c.sub(n - genericLen)
 }
 
 // bytes gives a copy of the next n bytes; nil for none.

@@ -56,6 +56,9 @@ func (n *Notify) appendBody(b []byte) []byte {
 	return append(b, n.Data...)
 }
 
+// IsError tells an error from a status notification. RFC 7296 §3.10.1
+func (t NotifyType) IsError() bool { return t < InitialContact }
+
 func (*Delete) Type() PayloadType { return TypeDelete }
 
 // delete reads what the sender has deleted: the IKE SA, without SPIs, or Child
@@ -83,21 +86,20 @@ func (c *cursor) delete() *Delete {
 	default:
 		c.fail("protocol %d", uint8(d.Protocol))
 	}
-	for c.left() > 0 && len(d.SPIs) < count {
-		d.SPIs = append(d.SPIs, c.u32())
+	if c.left() != 4*count {
+		c.fail("%d SPIs announced, %d bytes for them", count, c.left())
 	}
-	if len(d.SPIs) != count {
-		c.fail("%d SPIs announced, %d found", count, len(d.SPIs))
+	for c.left() > 0 {
+		d.SPIs = append(d.SPIs, c.u32())
 	}
 	return d
 }
 
 func (d *Delete) appendBody(b []byte) []byte {
-	size := byte(4)
 	if d.Protocol == ProtoIKE {
-		size = 0
+		return append(b, byte(ProtoIKE), 0, 0, 0)
 	}
-	b = append(b, byte(d.Protocol), size)
+	b = append(b, byte(d.Protocol), 4)
 	b = binary.BigEndian.AppendUint16(b, uint16(len(d.SPIs)))
 	for _, spi := range d.SPIs {
 		b = binary.BigEndian.AppendUint32(b, spi)

@@ -54,23 +54,24 @@ func (c *cursor) sa() *SA {
 func (c *cursor) proposal(budget *int) Proposal {
 	b := c.substructure("proposal", moreProposals)
 	p := Proposal{Number: b.u8(), Protocol: ProtocolID(b.u8())}
-	spiSize, count := int(b.u8()), int(b.u8())
-	if !proposalSPI(p.Protocol, spiSize) {
-		b.fail("SPI of %d bytes for %s", spiSize, p.Protocol)
-	}
-	p.SPI = b.bytes(spiSize)
-	if count == 0 {
+	size, count := int(b.u8()), int(b.u8())
+	*budget -= count
+	switch {
+	case !proposalSPI(p.Protocol, size):
+		b.fail("SPI of %d bytes for %s", size, p.Protocol)
+	case count == 0:
 		b.fail("proposal without transforms")
-	}
-	if *budget -= count; *budget < 0 {
+	case *budget < 0:
 		b.fail("more than %d transforms", maxTransforms)
 	}
-	for b.left() > 0 {
+	p.SPI = b.bytes(size)
+	for b.left() > 0 && len(p.Transforms) < count {
 		p.Transforms = append(p.Transforms, b.transform())
 	}
-	if len(p.Transforms) != count {
+	if len(p.Transforms) < count {
 		b.fail("%d transforms announced, %d found", count, len(p.Transforms))
 	}
+	b.end()
 	return p
 }
 
@@ -92,7 +93,7 @@ func proposalSPI(p ProtocolID, size int) bool {
 func (c *cursor) substructure(what string, more uint8) cursor {
 	mark := c.u8()
 	c.skip(1)
-	b := c.sub(int(c.u16()) - genericLen)
+	b := c.body()
 	want := more
 	if c.left() == 0 {
 		want = lastSubstructure

@@ -64,7 +64,7 @@ func (c *cursor) ts(t PayloadType) *TS {
 func (c *cursor) selector() (s Selector, known bool) {
 	kind := c.u8()
 	s.Protocol = c.u8()
-	b := c.sub(int(c.u16()) - genericLen)
+	b := c.body()
 	if kind != tsIPv4Range && kind != tsIPv6Range {
 		return s, false
 	}
