@@ -61,3 +61,14 @@ func BenchmarkRepliesFlood(b *testing.B) {
 		r.Allow(minute(1)+mono.Time(n)*100, v4(n))
 	}
 }
+
+func TestReplyWindowIsExact(t *testing.T) {
+	r := NewReplies(2)
+	r.Allow(minute(1), v4(1))
+	if r.Allow(minute(1)+mono.Time(time.Second)-1, v4(1)) {
+		t.Error("a second answer to one source within a second")
+	}
+	if !r.Allow(minute(1)+mono.Time(time.Second), v4(1)) {
+		t.Error("none a second later")
+	}
+}
