@@ -1,0 +1,128 @@
+package lab
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/netip"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// End is one end of a link.
+type End struct {
+	Namespace *Namespace
+	Name      string
+	MAC       net.HardwareAddr // nil: the kernel chooses
+	Addresses []netip.Prefix
+	MTU       int // 0: 1500
+	// GRO turns on generic receive offload here. Without it (or an XDP program
+	// here) a native XDP program at the other end cannot transmit: veth drops
+	// what XDP_TX sends.
+	GRO bool
+}
+
+// Connect lays a veth link between two namespaces and brings both ends up.
+// The link never shows in the caller's namespace. Offloads stay as the kernel
+// sets them: a sender's UDP checksums are partial, as on a real host.
+func Connect(a, b End) error {
+	peer, err := b.Namespace.open()
+	if err != nil {
+		return err
+	}
+	defer unix.Close(peer)
+	link := netlink.NewVeth(netlink.LinkAttrs{Name: a.Name, HardwareAddr: a.MAC})
+	link.PeerName, link.PeerHardwareAddr, link.PeerNamespace = b.Name, b.MAC, netlink.NsFd(peer)
+	err = a.Namespace.Do(func() error { return netlink.LinkAdd(link) })
+	if err != nil {
+		return fmt.Errorf("link %s-%s: %w", a.Name, b.Name, err)
+	}
+	// Both ends are quiet before either comes up: otherwise one end's first
+	// frames depend on the order.
+	for _, step := range []func(End, netlink.Link) error{hush, configure} {
+		for _, end := range []End{a, b} {
+			err := end.Namespace.Do(func() error { return withLink(end, step) })
+			if err != nil {
+				return fmt.Errorf("link %s in namespace %s: %w", end.Name, end.Namespace.name, err)
+			}
+		}
+	}
+	return nil
+}
+
+func withLink(e End, f func(End, netlink.Link) error) error {
+	link, err := netlink.LinkByName(e.Name)
+	if err != nil {
+		return err
+	}
+	return f(e, link)
+}
+
+// hush keeps the interface from making up an IPv6 link-local address, and so
+// from sending solicitations nobody asked for: counters stay countable.
+func hush(e End, _ netlink.Link) error {
+	err := setSysctl("net/ipv6/conf/"+e.Name+"/addr_gen_mode", "1")
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil // a kernel without IPv6
+	}
+	return err
+}
+
+func configure(e End, link netlink.Link) error {
+	if e.MTU != 0 {
+		if err := netlink.LinkSetMTU(link, e.MTU); err != nil {
+			return fmt.Errorf("MTU %d: %w", e.MTU, err)
+		}
+	}
+	if e.GRO {
+		if err := setGRO(e.Name); err != nil {
+			return fmt.Errorf("GRO: %w", err)
+		}
+	}
+	for _, p := range e.Addresses {
+		if err := addAddress(link, p); err != nil {
+			return err
+		}
+	}
+	return netlink.LinkSetUp(link)
+}
+
+// Address adds an address to an interface.
+func (n *Namespace) Address(iface string, p netip.Prefix) error {
+	return n.Do(func() error {
+		link, err := netlink.LinkByName(iface)
+		if err != nil {
+			return fmt.Errorf("%s in namespace %s: %w", iface, n.name, err)
+		}
+		return addAddress(link, p)
+	})
+}
+
+func addAddress(link netlink.Link, p netip.Prefix) error {
+	addr := &netlink.Addr{IPNet: ipNet(p)}
+	if p.Addr().Is6() {
+		// Usable at once: nobody else is on the link to be asked.
+		addr.Flags = unix.IFA_F_NODAD
+	}
+	if err := netlink.AddrAdd(link, addr); err != nil {
+		return fmt.Errorf("address %s on %s: %w", p, link.Attrs().Name, err)
+	}
+	return nil
+}
+
+// Route sends what goes to a prefix (0.0.0.0/0 for all) by a gateway.
+func (n *Namespace) Route(to netip.Prefix, via netip.Addr) error {
+	return n.Do(func() error {
+		err := netlink.RouteAdd(&netlink.Route{Dst: ipNet(to.Masked()), Gw: via.AsSlice()})
+		if err != nil {
+			return fmt.Errorf("route to %s via %s in namespace %s: %w", to, via, n.name, err)
+		}
+		return nil
+	})
+}
+
+func ipNet(p netip.Prefix) *net.IPNet {
+	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
+}
