@@ -347,15 +347,6 @@ func (n *node) empty() error {
 
 func (n *node) last() Event { return n.events[len(n.events)-1] }
 
-func (n *node) count(k EventKind) (c int) {
-	for _, e := range n.events {
-		if e.Kind == k {
-			c++
-		}
-	}
-	return c
-}
-
 func (w *world) logf(format string, args ...any) {
 	if w.log != nil {
 		fmt.Fprintf(w.log, format+"\n", args...)
