@@ -1,0 +1,35 @@
+# The two that a newcomer wants: make demo, make test. Both need root.
+
+# The binary is static: no C compiler, no libc of ours on the machine it runs on.
+export CGO_ENABLED ?= 0
+
+PACKAGES ?= ./...
+
+help: ## what can be made
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
+
+build: ## the binary, ./ikepulse
+	go build -trimpath -o ikepulse ./cmd/ikepulse
+
+demo: build ## a gateway, a NAT and three clients in namespaces; under a minute
+	./ikepulse demo
+
+test: ## every test; installs the Debian packages that the live ones need
+	sh .ci/packages strongswan bpftool
+	sh .ci/test
+
+generate: ## the BPF objects and their Go mirror, from the C; needs clang-19
+	go generate ./bpf
+
+lint: ## formatting, vet, staticcheck
+	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -l $$(git ls-files '*.go'); exit 1; }
+	go vet ./...
+	go tool staticcheck ./...
+
+race: ## the tests under the race detector; needs a C compiler
+	CGO_ENABLED=1 sh .ci/test -race
+
+fuzz: ## each fuzz target for FUZZTIME (10s)
+	sh .ci/fuzz $(or $(FUZZTIME),10s)
+
+.PHONY: help build demo test generate lint race fuzz
