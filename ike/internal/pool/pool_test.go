@@ -160,6 +160,18 @@ func TestChangeOfMind(t *testing.T) {
 	lease(t, p, "berta", "0.0.0.0", "10.99.0.1")
 }
 
+// TestEndOfTheAddressSpace: behind the last address of all there is no cursor,
+// and what lies before it is not lost.
+func TestEndOfTheAddressSpace(t *testing.T) {
+	p := newPool(t, 0, "255.255.255.254/31")
+	for range 3 {
+		a := lease(t, p, "anna", "0.0.0.0", "255.255.255.254")
+		b := lease(t, p, "berta", "0.0.0.0", "255.255.255.255")
+		p.Release(a)
+		p.Release(b)
+	}
+}
+
 // model predicts a pool of one family by the book.
 type model struct {
 	capacity, remember int
