@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"bytes"
 	"strings"
 	"testing"
 )
@@ -37,6 +38,22 @@ func TestNotifySPISizes(t *testing.T) {
 				t.Errorf("protocol %d, SPI of %d bytes: %v", proto, size, err)
 			}
 		}
+	}
+}
+
+// "If the SPI field is empty, this field MUST be sent as zero."
+func TestNotifyWithoutSPIWritesNoProtocol(t *testing.T) {
+	b, _ := AppendPayloads(nil, []Payload{&Notify{Protocol: ProtoESP, Kind: NoProposalChosen}})
+	if want := generically(unhex(t, "00 00 000e")); !bytes.Equal(b, want) {
+		t.Errorf("wrote %x, want %x", b, want)
+	}
+}
+
+// Nor does a Delete of the IKE SA name SPIs, which stand in the header.
+func TestDeleteIKEWritesNoSPI(t *testing.T) {
+	b, _ := AppendPayloads(nil, []Payload{&Delete{ProtoIKE, []uint32{1}}})
+	if want := generically(unhex(t, "01 00 0000")); !bytes.Equal(b, want) {
+		t.Errorf("wrote %x, want %x", b, want)
 	}
 }
 
