@@ -150,7 +150,11 @@ enum layout {
 	LAYOUT_VERSION = 1,
 };
 
-/* meta: what was loaded, for whoever reads the pins without the daemon. */
+/*
+ * meta: what was loaded, for whoever reads the pins without the daemon. The
+ * first three fields stay where they are in every layout: by them a version
+ * tells another's pins from those of another namespace.
+ */
 struct meta {
 	__u32 layout;         /* LAYOUT_VERSION of who loaded it */
 	__u32 capacity;       /* tunnels */
