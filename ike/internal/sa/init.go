@@ -127,6 +127,9 @@ func (s *SA) initRequest(now mono.Time, p wire.Packet, out *Effects) error {
 	if err != nil {
 		return err
 	}
+	if m.SPIi == 0 { // RFC 7296 §3.1
+		return ErrRole
+	}
 	offered, ke, nonce, err := initPayloads(m)
 	if err != nil {
 		return err
