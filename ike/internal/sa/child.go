@@ -15,7 +15,6 @@ var (
 	errSlots   = errors.New("no free slot for an inbound SPI: the capacity is used up")
 	errNoChild = errors.New("the peer gave no Child SA")
 	errWidened = errors.New("the peer's traffic selectors go beyond ours")
-	errSPI     = errors.New("the peer's ESP SPI is a reserved value")
 	errAddress = errors.New("the peer gave no virtual address")
 )
 
@@ -50,9 +49,6 @@ func (s *SA) ownSelectors() (local, remote []wire.Selector) {
 	}
 	return local, remote
 }
-
-// reservedSPI tells the values that no SA may have. RFC 4303 §2.1
-func reservedSPI(spi []byte) bool { return binary.BigEndian.Uint32(spi) < 256 }
 
 func spiBytes(spi uint32) []byte { return binary.BigEndian.AppendUint32(nil, spi) }
 
@@ -143,7 +139,7 @@ func (s *SA) acceptChild(now mono.Time, c Admitted) (ok bool, ps []wire.Payload,
 		return false, nil, wire.InternalAddressFailure
 	}
 	chosen, err := suite.Choose(withoutKE(s.conn.Child.Proposals), a.sa.Proposals, wire.ProtoESP, 0)
-	if err != nil || reservedSPI(chosen.SPI) {
+	if err != nil {
 		return false, nil, wire.NoProposalChosen
 	}
 	peer, own := s.acceptSelectors(c.Addrs)
@@ -230,9 +226,6 @@ func (s *SA) takeChild() error {
 	chosen, err := suite.Accept(withoutKE(s.conn.Child.Proposals), a.sa.Proposals, wire.ProtoESP)
 	if err != nil {
 		return err
-	}
-	if reservedSPI(chosen.SPI) {
-		return errSPI
 	}
 	local, remote := s.ownSelectors()
 	if !within(a.tsi.Selectors, local) || !within(a.tsr.Selectors, remote) {
