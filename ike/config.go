@@ -1,0 +1,284 @@
+package ike
+
+import (
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net/netip"
+	"strings"
+	"time"
+
+	"github.com/ikepulse/ikepulse/ike/internal/dpd"
+	"github.com/ikepulse/ikepulse/ike/internal/sa"
+	"github.com/ikepulse/ikepulse/ike/internal/shard"
+	"github.com/ikepulse/ikepulse/ike/internal/suite"
+	"github.com/ikepulse/ikepulse/ike/internal/wire"
+)
+
+// Config is what a gateway is to do. New reads it and does not keep it.
+type Config struct {
+	Addresses         []netip.Addr // where it listens; the sockets are the caller's
+	IKEPort, NATTPort uint16       // 0: 500 and 4500
+	Shards            int          // event loops, 1 to 256
+	Capacity          int          // SAs at the same time, half-open ones included
+	// ForceEncap asks every peer for UDP encapsulation: a user-space data
+	// plane has nothing else.
+	ForceEncap  bool
+	Connections []Connection
+	Pools       []Pool
+	Secrets     []Secret
+}
+
+// Connection is what is agreed with one peer, or with many alike.
+type Connection struct {
+	Name            string
+	LocalID         string       // see ParseIdentity
+	RemoteID        string       // see ParsePattern
+	LocalAddresses  []netip.Addr // where to call from; empty: any of Config.Addresses
+	RemoteAddresses []netip.Addr // where the peer is; empty: anywhere, and he calls
+	Proposals       []string     // see CheckIKEProposal
+	ESPProposals    []string     // see CheckESPProposal
+	Pools           []string     // names of those that the peer's virtual addresses come from
+	VirtualIPs      []netip.Addr // to ask the peer for; unspecified: any of that family
+	NATKeepalive    time.Duration
+	DPD             DPD
+	Child           Child
+	Start           bool // bring it up as soon as the gateway runs, and again after a failed handshake
+}
+
+// DPD says when a silent peer is probed, and when he is dead.
+type DPD struct {
+	Mode        string // "idle", "on-demand", "periodic" or "off"
+	Delay       time.Duration
+	MaxSuppress time.Duration // an IKE round trip at least this often; 0: no limit
+	// An unanswered request is sent again Tries times, the nth wait being
+	// Timeout × Base^n.
+	Timeout time.Duration
+	Base    float64
+	Tries   int
+	Restart bool // call again when the peer has died, if he has an address
+}
+
+// Child is what a tunnel may carry.
+type Child struct {
+	Name              string
+	LocalTS, RemoteTS []Selector
+}
+
+// Selector is a traffic selector: a prefix or, if Dynamic, the virtual address
+// where there is one and else the side's own address. Dynamic stands alone.
+type Selector struct {
+	Prefix           netip.Prefix
+	Dynamic          bool
+	Protocol         uint8 // 0: any
+	FromPort, ToPort uint16
+}
+
+// Pool is a range of virtual addresses.
+type Pool struct {
+	Name     string
+	Prefixes []netip.Prefix
+	DNS      []netip.Addr
+}
+
+// Secret is a pre-shared key and whom it is shared with. Where several fit a
+// peer his own identity comes first, then the first pattern in order.
+type Secret struct {
+	ID  string // see ParsePattern
+	PSK []byte
+}
+
+// String keeps the key out of logs.
+func (s Secret) String() string { return "[secret of " + s.ID + "]" }
+
+// GoString keeps the key out of logs, too.
+func (s Secret) GoString() string { return s.String() }
+
+// Identity is an identity as it goes over the wire.
+type Identity = sa.ID
+
+// Pattern is what an identity must match.
+type Pattern = sa.Pattern
+
+const hexKeyID = "keyid:#"
+
+// ParseIdentity reads an identity: an address, a mail address, a host name,
+// keyid:TEXT, or keyid:#HEX for bytes that are no text.
+func ParseIdentity(s string) (Identity, error) {
+	if digits, ok := strings.CutPrefix(s, hexKeyID); ok {
+		b, err := hex.DecodeString(digits)
+		if err != nil || len(b) == 0 {
+			return Identity{}, fmt.Errorf("%q: no hexadecimal digits behind keyid:#", s)
+		}
+		// The length and the kind are checked where all key ids are.
+		return sa.ParseID("keyid:" + string(b))
+	}
+	return sa.ParseID(s)
+}
+
+// ParsePattern reads an identity or a pattern of identities: *@DOMAIN,
+// *.DOMAIN, or %any.
+func ParsePattern(s string) (Pattern, error) {
+	if strings.HasPrefix(s, hexKeyID) {
+		id, err := ParseIdentity(s)
+		if err != nil {
+			return Pattern{}, err
+		}
+		return sa.ParsePattern("keyid:" + id.Data)
+	}
+	return sa.ParsePattern(s)
+}
+
+// CheckIKEProposal tells what is wrong with a proposal for IKE, such as
+// "aes256gcm16-prfsha384-x25519".
+func CheckIKEProposal(s string) error {
+	_, err := suite.ParseIKE(s)
+	return err
+}
+
+// CheckESPProposal tells what is wrong with a proposal for ESP, such as
+// "aes256gcm16-esn".
+func CheckESPProposal(s string) error {
+	_, err := suite.ParseESP(s)
+	return err
+}
+
+// policy makes what the SAs and the loops need of the configuration.
+func (c *Config) policy() (*sa.Policy, []shard.Tunnel, error) {
+	pools := map[string]bool{}
+	for _, p := range c.Pools {
+		if pools[p.Name] {
+			return nil, nil, fmt.Errorf("pool %q stands twice", p.Name)
+		}
+		pools[p.Name] = true
+	}
+	var conns []*sa.Conn
+	tunnels := make([]shard.Tunnel, len(c.Connections))
+	names := map[string]bool{}
+	for i := range c.Connections {
+		in := &c.Connections[i]
+		if names[in.Name] {
+			return nil, nil, fmt.Errorf("connection %q stands twice", in.Name)
+		}
+		names[in.Name] = true
+		conn, err := in.conn(pools)
+		if err == nil {
+			tunnels[i], err = in.tunnel(conn)
+		}
+		if err != nil {
+			return nil, nil, fmt.Errorf("connection %q: %w", in.Name, err)
+		}
+		conns = append(conns, conn)
+	}
+	secrets, err := c.secrets()
+	if err != nil {
+		return nil, nil, err
+	}
+	return sa.NewPolicy(conns, secrets), tunnels, nil
+}
+
+func (c *Config) secrets() ([]sa.Secret, error) {
+	var out []sa.Secret
+	for _, s := range c.Secrets {
+		id, err := ParsePattern(s.ID)
+		if err != nil {
+			return nil, fmt.Errorf("secret: %w", err)
+		}
+		out = append(out, sa.Secret{ID: id, PSK: append([]byte(nil), s.PSK...)})
+	}
+	return out, nil
+}
+
+// conn is the part that the SAs need.
+func (c *Connection) conn(pools map[string]bool) (*sa.Conn, error) {
+	out := &sa.Conn{Name: c.Name, Remotes: c.RemoteAddresses, Pools: c.Pools, VIPs: c.VirtualIPs,
+		NATKeepalive: c.NATKeepalive,
+		Backoff:      sa.Backoff{Timeout: c.DPD.Timeout, Base: c.DPD.Base, Tries: c.DPD.Tries}}
+	if out.Backoff == (sa.Backoff{}) {
+		out.Backoff = sa.DefaultBackoff
+	}
+	for _, name := range c.Pools {
+		if !pools[name] {
+			return nil, fmt.Errorf("there is no pool %q", name)
+		}
+	}
+	var err error
+	if out.LocalID, err = ParseIdentity(c.LocalID); err != nil {
+		return nil, fmt.Errorf("local identity: %w", err)
+	}
+	if out.RemoteID, err = ParsePattern(c.RemoteID); err != nil {
+		return nil, fmt.Errorf("remote identity: %w", err)
+	}
+	if out.Proposals, err = proposals(c.Proposals, suite.ParseIKE); err != nil {
+		return nil, err
+	}
+	out.Child.Name = c.Child.Name
+	if out.Child.Proposals, err = proposals(c.ESPProposals, suite.ParseESP); err != nil {
+		return nil, err
+	}
+	if out.Child.Local, err = selectors(c.Child.LocalTS); err != nil {
+		return nil, err
+	}
+	out.Child.Remote, err = selectors(c.Child.RemoteTS)
+	return out, err
+}
+
+func proposals(names []string, parse func(string) (suite.Proposal, error)) ([]suite.Proposal, error) {
+	if len(names) == 0 {
+		return nil, errors.New("no proposal")
+	}
+	var out []suite.Proposal
+	for _, name := range names {
+		p, err := parse(name)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, p)
+	}
+	return out, nil
+}
+
+// selectors are none for a dynamic one.
+func selectors(in []Selector) ([]wire.Selector, error) {
+	var out []wire.Selector
+	for _, s := range in {
+		if s.Dynamic {
+			if len(in) > 1 || s.Protocol != 0 {
+				return nil, errors.New("a dynamic selector stands alone, without protocol and ports")
+			}
+			return nil, nil
+		}
+		if !s.Prefix.IsValid() {
+			return nil, errors.New("a selector has no prefix")
+		}
+		out = append(out, wire.Selector{Protocol: s.Protocol, StartPort: s.FromPort, EndPort: s.ToPort,
+			Start: s.Prefix.Masked().Addr(), End: lastOf(s.Prefix)})
+	}
+	return out, nil
+}
+
+// lastOf is the highest address of a prefix.
+func lastOf(p netip.Prefix) netip.Addr {
+	b := p.Addr().AsSlice()
+	for bit := p.Bits(); bit < len(b)*8; bit++ {
+		b[bit/8] |= 0x80 >> (bit % 8)
+	}
+	a, _ := netip.AddrFromSlice(b)
+	return a
+}
+
+var dpdModes = map[string]dpd.Mode{"idle": dpd.Idle, "on-demand": dpd.OnDemand, "periodic": dpd.Periodic, "off": dpd.Off}
+
+// tunnel is the part that the loops need.
+func (c *Connection) tunnel(conn *sa.Conn) (shard.Tunnel, error) {
+	mode, ok := dpdModes[c.DPD.Mode]
+	if !ok {
+		return shard.Tunnel{}, fmt.Errorf("%q is no mode of DPD", c.DPD.Mode)
+	}
+	if c.Start && len(c.RemoteAddresses) == 0 {
+		return shard.Tunnel{}, errors.New("it is to be started, but has no address to call")
+	}
+	return shard.Tunnel{Conn: conn, Locals: c.LocalAddresses, Start: c.Start,
+		Restart: c.DPD.Restart && len(c.RemoteAddresses) > 0,
+		DPD:     dpd.Config{Mode: mode, Delay: c.DPD.Delay, MaxSuppress: c.DPD.MaxSuppress}}, nil
+}

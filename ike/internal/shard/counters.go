@@ -1,0 +1,90 @@
+package shard
+
+import (
+	"github.com/ikepulse/ikepulse/ike/internal/sa"
+)
+
+// counter is one thing that a shard counts.
+type counter int
+
+const (
+	cDroppedIKE counter = iota // an inbox was full
+	cDroppedESP
+	cDroppedInner
+	cDroppedMessages
+
+	cMalformed // messages that changed nothing
+	cOtherVersion
+	cUnknownSPI
+	cDiscarded
+	cUnanswered // answers outside of any SA that were not given
+	cWithheld   // answers larger than what an unproven address has sent
+
+	cCookies      // demanded
+	cHalfOpenFull // first messages without an answer
+	cTableFull
+	cHandshakesShed
+	cJobsRefused
+
+	cUnknownESP // of no tunnel
+	cRefusedESP // not authentic, or a replay
+	cSent
+	cSendErrors
+
+	cProbes       // sent because of silence
+	cProbesSpared // judgements at which evidence made a probe needless
+
+	cEstablished
+	cDeleted
+	cDead
+	cReplaced
+	cAuthFailed
+	cFailed
+
+	cPanics     // contained
+	cReclaimed  // SAs that the shard had to clean up after
+	cFailedStep // steps that an edge refused
+	cEdgeErrors // removals that an edge refused
+
+	numCounters
+)
+
+var counterNames = [numCounters]string{
+	"ike_dropped", "esp_dropped", "inner_dropped", "messages_dropped",
+	"ike_malformed", "ike_other_version", "ike_unknown_spi", "ike_discarded", "answers_limited", "answers_withheld",
+	"cookies_demanded", "half_open_full", "table_full", "handshakes_shed", "key_exchanges_refused",
+	"esp_unknown_spi", "esp_refused", "ike_sent", "ike_send_errors",
+	"probes_sent", "probes_spared",
+	"established", "deleted", "dead", "replaced", "auth_failed", "failed",
+	"panics", "reclaimed", "steps_failed", "removals_failed",
+}
+
+// counters are what one shard has counted since its start.
+type counters [numCounters]uint64
+
+// event counts what has become of an SA.
+func (c *counters) event(ev sa.Event) {
+	switch {
+	case ev.Kind == sa.Established:
+		c[cEstablished]++
+	case ev.Kind != sa.Closed:
+	case ev.Reason == sa.DeletedByPeer || ev.Reason == sa.DeletedByUs:
+		c[cDeleted]++
+	case ev.Reason == sa.PeerDead:
+		c[cDead]++
+	case ev.Reason == sa.Replaced:
+		c[cReplaced]++
+	case ev.Reason == sa.AuthFailed:
+		c[cAuthFailed]++
+	default:
+		c[cFailed]++
+	}
+}
+
+// counted is the count with what other goroutines have counted.
+func (s *Shard) counted() counters {
+	c := s.count
+	c[cDroppedIKE], c[cDroppedESP], c[cDroppedInner] = s.ike.drops(), s.esp.drops(), s.inner.drops()
+	c[cDroppedMessages] = s.mail.drops()
+	return c
+}

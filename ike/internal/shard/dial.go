@@ -1,0 +1,212 @@
+package shard
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"time"
+
+	"github.com/ikepulse/ikepulse/ike/internal/mono"
+	"github.com/ikepulse/ikepulse/ike/internal/sa"
+	"github.com/ikepulse/ikepulse/ike/internal/wheel"
+)
+
+// dialer calls the peer of one connection, and knows the one SA that it has
+// called for. It belongs to the shard that the connection's index names.
+type dialer struct {
+	tunnel  *Tunnel
+	id      uint32 // place in the list, and in the wheel
+	spi     uint64 // of the SA in the making or up; 0: none
+	up      bool
+	again   bool // call again after a failure
+	tries   int  // failures in a row
+	lastErr error
+	waiting []chan<- error // who asked for the tunnel
+}
+
+// dialers are those of one shard.
+type dialers struct {
+	shard  *Shard
+	list   []*dialer
+	byConn map[*sa.Conn]*dialer
+	due    *wheel.Wheel
+}
+
+const (
+	// The pause after the nth failure doubles from the first to the last.
+	firstPause = 4 * time.Second
+	lastPause  = 5 * time.Minute
+	// startPace spreads the first calls of a gateway with many.
+	startPace = 5 * time.Millisecond
+)
+
+var (
+	errNoRemote   = errors.New("the connection has no address to call")
+	errNoLocal    = errors.New("no listening address is of the peer's family")
+	errClosing    = errors.New("the gateway is stopping")
+	errTerminated = errors.New("terminated")
+)
+
+// start has the shard call the connections that are to be up from the start.
+func (ds *dialers) init(s *Shard) {
+	*ds = dialers{shard: s, byConn: map[*sa.Conn]*dialer{}, due: wheel.New(granularity)}
+	now := s.conf.Clock()
+	for i := s.index; i < len(s.conf.Tunnels); i += len(s.group.shards) {
+		if t := &s.conf.Tunnels[i]; t.Start {
+			d := ds.of(t)
+			d.again = true
+			ds.due.Set(d.id, now.Add(time.Duration(len(ds.list))*startPace))
+		}
+	}
+}
+
+// of is the tunnel's dialer.
+func (ds *dialers) of(t *Tunnel) *dialer {
+	d := ds.byConn[t.Conn]
+	if d == nil {
+		d = &dialer{tunnel: t, id: uint32(len(ds.list))}
+		ds.list = append(ds.list, d)
+		ds.byConn[t.Conn] = d
+	}
+	return d
+}
+
+func (ds *dialers) next() mono.Time { return ds.due.Next() }
+
+// advance makes the calls that are due.
+func (ds *dialers) advance(now mono.Time) {
+	ds.due.Advance(now, func(id uint32) {
+		defer ds.shard.contain(now)
+		ds.dial(now, ds.list[id])
+	})
+}
+
+// call brings a tunnel up, unless it is up or under way. wait, which must have
+// room, hears how it ends; it may be nil.
+func (ds *dialers) call(now mono.Time, t *Tunnel, wait chan<- error) {
+	d := ds.of(t)
+	d.again = t.Start || t.Restart
+	if wait != nil {
+		d.waiting = append(d.waiting, wait)
+	}
+	switch {
+	case d.up:
+		d.answer(nil)
+	case d.spi == 0:
+		ds.due.Cancel(d.id)
+		ds.dial(now, d)
+	}
+}
+
+// dial begins a handshake.
+func (ds *dialers) dial(now mono.Time, d *dialer) {
+	s := ds.shard
+	path, err := s.conf.pathTo(d.tunnel, d.tries)
+	switch {
+	case s.closing != nil:
+		d.answer(errClosing)
+		return
+	case err != nil: // nothing that another try would change
+		d.answer(err)
+		return
+	}
+	e := &entry{sa: sa.NewInitiator(&s.env, s.newSPI(), d.tunnel.Conn, path), dial: d}
+	d.spi, d.lastErr = e.sa.SPI(), nil
+	s.enter(e)
+	s.do(now, e, sa.Initiate{})
+}
+
+// pathTo is where to call a connection's peer the nth time: its addresses take
+// turns.
+func (c *Config) pathTo(t *Tunnel, n int) (sa.Path, error) {
+	remotes, locals := t.Conn.Remotes, t.Locals
+	if len(remotes) == 0 {
+		return sa.Path{}, errNoRemote
+	}
+	if len(locals) == 0 {
+		locals = c.Listen
+	}
+	remote := remotes[n%len(remotes)].Unmap()
+	for _, local := range locals {
+		if local.Unmap().Is4() == remote.Is4() {
+			return sa.Path{Local: netip.AddrPortFrom(local, c.IKEPort), Remote: netip.AddrPortFrom(remote, c.IKEPort)}, nil
+		}
+	}
+	return sa.Path{}, errNoLocal
+}
+
+// heard takes note of what becomes of the SA.
+func (d *dialer) heard(ev sa.Event) {
+	switch ev.Kind {
+	case sa.ChildUp:
+		d.up, d.tries = true, 0
+		d.answer(nil)
+	case sa.Established, sa.Closed:
+		if d.lastErr == nil {
+			d.lastErr = failure(ev)
+		}
+	}
+}
+
+// failure is what a caller is told about an event that came instead of a Child
+// SA; nil if it tells of none.
+func failure(ev sa.Event) error {
+	switch {
+	case ev.Kind == sa.Established && ev.Err == nil && ev.Notify == 0:
+		return nil
+	case ev.Notify != 0:
+		return fmt.Errorf("%v: the peer says %v", what(ev), ev.Notify)
+	case ev.Err != nil:
+		return fmt.Errorf("%v: %w", what(ev), ev.Err)
+	}
+	return errors.New(what(ev))
+}
+
+func what(ev sa.Event) string {
+	if ev.Kind == sa.Established {
+		return "no child SA"
+	}
+	return ev.Reason.String()
+}
+
+// hungUp takes note of the end of the SA, and says when to call again.
+func (ds *dialers) hungUp(now mono.Time, e *entry) {
+	d := e.dial
+	wasUp := d.up
+	d.spi, d.up = 0, false
+	d.answer(d.lastErr)
+	switch {
+	case !d.again || ds.shard.closing != nil:
+	case !wasUp:
+		ds.due.Set(d.id, now.Add(ds.pause(d.tries)))
+		d.tries++
+	case e.reason == sa.ProtocolError || e.reason == sa.LocalFailure:
+		ds.due.Set(d.id, now.Add(ds.pause(0)))
+	}
+}
+
+// pause grows with each failure, and is shortened by chance, at most by an
+// eighth, so that gateways that failed together do not come back together.
+func (ds *dialers) pause(tries int) time.Duration {
+	p := lastPause
+	if tries < 10 {
+		p = min(firstPause<<tries, lastPause)
+	}
+	var b [1]byte
+	ds.shard.read(b[:])
+	return p - p*time.Duration(b[0])/(8*256)
+}
+
+// answer tells those who wait, and forgets them.
+func (d *dialer) answer(err error) {
+	for _, c := range d.waiting {
+		c <- err
+	}
+	d.waiting = nil
+}
+
+// terminated keeps a tunnel that a person has ended from being called again.
+func (d *dialer) terminated() {
+	d.again = false
+	d.lastErr = errTerminated
+}

@@ -1,0 +1,230 @@
+package shard
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strconv"
+
+	"github.com/ikepulse/ikepulse/ike/internal/mono"
+	"github.com/ikepulse/ikepulse/ike/internal/pool"
+	"github.com/ikepulse/ikepulse/ike/internal/sa"
+)
+
+// Pool is a range of virtual addresses.
+type Pool struct {
+	Name     string
+	Prefixes []netip.Prefix
+	DNS      []netip.Addr
+}
+
+// rememberLeases is how many former holders a pool keeps an address for.
+const rememberLeases = 1 << 16
+
+var errNoAddress = errors.New("no pool has an address left")
+
+// directory knows which identity has which SAs, in whichever shard, and what
+// addresses they have leased. It is one goroutine, and is asked by message.
+type directory struct {
+	mail mailbox
+	wake chan struct{}
+
+	pools      map[string]*addresses
+	claims     map[uint64]*claim   // by the SA's SPI
+	identities map[string][]*claim // in the order of their coming
+	panics     uint64
+}
+
+// addresses are one pool's.
+type addresses struct {
+	conf Pool
+	pool *pool.Pool
+}
+
+// claim is one SA of an identity.
+type claim struct {
+	shard    *Shard
+	spi      uint64
+	identity string
+	ordinal  int // which of the identity's SAs at the same time, from 0
+	leases   []lease
+}
+
+type lease struct {
+	from *addresses
+	pool.Lease
+}
+
+func newDirectory(pools []Pool) (*directory, error) {
+	d := &directory{wake: make(chan struct{}, 1), pools: map[string]*addresses{}, claims: map[uint64]*claim{},
+		identities: map[string][]*claim{}}
+	for _, p := range pools {
+		made, err := pool.New(p.Prefixes, rememberLeases)
+		if err != nil {
+			return nil, fmt.Errorf("pool %s: %w", p.Name, err)
+		}
+		d.pools[p.Name] = &addresses{p, made}
+	}
+	return d, nil
+}
+
+// run works until ctx ends.
+func (d *directory) run(ctx context.Context) {
+	var done []message
+	for {
+		done = d.mail.take(done)
+		for _, m := range done {
+			d.do(m)
+		}
+		select {
+		case <-d.wake:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// do runs one message; a panic costs that message.
+func (d *directory) do(m message) {
+	defer func() {
+		if recover() != nil {
+			d.panics++
+		}
+	}()
+	m(0)
+}
+
+// post has the directory run a message that must not be lost: there are no more
+// of them than SAs.
+func (d *directory) post(m message) {
+	d.mail.post(m)
+	select {
+	case d.wake <- struct{}{}:
+	default:
+	}
+}
+
+// admit asks for an SA's admission, which is answered by a command.
+func (s *Shard) admit(e *entry, st sa.Admit) {
+	e.held.admitted = true
+	d, spi := s.group.directory, e.sa.SPI()
+	d.post(func(mono.Time) {
+		admitted := d.admit(s, spi, st)
+		s.post(func(now mono.Time) { s.tell(now, spi, admitted) })
+	})
+}
+
+// leave ends an SA's admission.
+func (d *directory) leave(spi uint64) { d.post(func(mono.Time) { d.remove(d.claims[spi]) }) }
+
+// admit enters an SA. With INITIAL_CONTACT the identity's other SAs go, wherever
+// they are; RFC 7296 §2.4 lets only the same authenticated identity say so. Their
+// addresses are the new SA's at once, so what an old one leaves later is not its
+// any more.
+func (d *directory) admit(s *Shard, spi uint64, st sa.Admit) sa.Admitted {
+	c := &claim{shard: s, spi: spi, identity: st.Identity}
+	others := d.identities[st.Identity]
+	if st.InitialContact {
+		others = nil
+	}
+	c.ordinal = freeOrdinal(others)
+	admitted := d.lease(c, st)
+	if st.InitialContact {
+		d.replace(st.Identity)
+	}
+	d.claims[spi] = c
+	d.identities[st.Identity] = append(d.identities[st.Identity], c)
+	return admitted
+}
+
+// freeOrdinal is the lowest that none of the claims has.
+func freeOrdinal(claims []*claim) int {
+	for n := 0; ; n++ {
+		if !slices.ContainsFunc(claims, func(c *claim) bool { return c.ordinal == n }) {
+			return n
+		}
+	}
+}
+
+// replace ends all claims of an identity and the SAs behind them.
+func (d *directory) replace(identity string) {
+	for _, old := range slices.Clone(d.identities[identity]) {
+		d.remove(old)
+		shard, spi := old.shard, old.spi
+		shard.post(func(now mono.Time) { shard.tell(now, spi, sa.Replace{}) })
+	}
+}
+
+// lease gives the addresses that are wanted, each from the first pool that has
+// one. A holder is an identity and the ordinal of its SA: so a peer that comes
+// again has its address again, and two devices with one identity do not share.
+func (d *directory) lease(c *claim, st sa.Admit) (a sa.Admitted) {
+	holder := c.identity
+	if c.ordinal > 0 {
+		holder += "\x00" + strconv.Itoa(c.ordinal) // no identity has a NUL
+	}
+	for _, want := range st.Want {
+		for _, name := range st.Pools {
+			from := d.pools[name]
+			if l, ok := from.pool.Lease(holder, want); ok {
+				c.leases = append(c.leases, lease{from, l})
+				a.Addrs = append(a.Addrs, l.Addr)
+				a.DNS = append(a.DNS, from.dnsFor(l.Addr)...)
+				break
+			}
+		}
+	}
+	if len(st.Want) > 0 && len(a.Addrs) == 0 {
+		a.Err = errNoAddress
+	}
+	return a
+}
+
+// dnsFor are the pool's servers of an address's family.
+func (p *addresses) dnsFor(a netip.Addr) (out []netip.Addr) {
+	for _, s := range p.conf.DNS {
+		if s.Is4() == a.Is4() {
+			out = append(out, s)
+		}
+	}
+	return out
+}
+
+// remove ends a claim, and those of its leases that are not another's by now.
+func (d *directory) remove(c *claim) {
+	if c == nil || d.claims[c.spi] != c {
+		return
+	}
+	delete(d.claims, c.spi)
+	rest := slices.DeleteFunc(d.identities[c.identity], func(o *claim) bool { return o == c })
+	d.identities[c.identity] = rest
+	if len(rest) == 0 {
+		delete(d.identities, c.identity)
+	}
+	for _, l := range c.leases {
+		l.from.pool.Release(l.Lease)
+	}
+}
+
+// leases is how many addresses each pool has given.
+func (g *Group) leases(ctx context.Context) (map[string]int, error) {
+	d := g.directory
+	reply := make(chan map[string]int, 1)
+	d.post(func(mono.Time) {
+		out := map[string]int{}
+		for name, p := range d.pools {
+			out[name] = p.pool.Live()
+		}
+		reply <- out
+	})
+	select {
+	case out := <-reply:
+		return out, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	case <-g.done:
+		return nil, ErrStopped
+	}
+}

@@ -1,0 +1,71 @@
+package shard
+
+import (
+	"net/netip"
+	"time"
+
+	"github.com/ikepulse/ikepulse/ike/internal/mono"
+	"github.com/ikepulse/ikepulse/ike/internal/sa"
+	"github.com/ikepulse/ikepulse/ike/internal/wire"
+)
+
+// Event is what has become of an SA. It holds no key and nothing of the SA's
+// own memory.
+type Event struct {
+	Shard    int
+	Seq      uint64 // of its shard; a gap is what was dropped on the way
+	At       mono.Time
+	Kind     sa.EventKind
+	Reason   sa.Reason
+	Notify   wire.NotifyType
+	Try      int
+	Path     sa.Path
+	Err      error
+	SPI      uint64 // ours
+	PeerSPI  uint64
+	Role     sa.Role
+	Conn     string // "" before the peer is known
+	Peer     sa.ID
+	Suite    string
+	Child    *Child
+	IdleFor  time.Duration // of Closed for PeerDead: since the last sign of life; 0: unknown
+	PeerNAT  bool
+	LocalNAT bool
+}
+
+// Child describes a Child SA.
+type Child struct {
+	InSPI, OutSPI uint32
+	Suite         string
+	Local, Remote []wire.Selector
+	VirtualIPs    []netip.Addr
+}
+
+func describe(c *sa.ChildSA) *Child {
+	if c == nil {
+		return nil
+	}
+	return &Child{c.InSPI, c.OutSPI, c.Suite.String(), c.Local, c.Remote, c.VirtualIPs}
+}
+
+// report hands an event to the sink.
+func (s *Shard) report(now mono.Time, e *entry, ev sa.Event) {
+	if ev.Kind == sa.Closed {
+		e.reason = ev.Reason
+	}
+	if e.dial != nil {
+		e.dial.heard(ev)
+	}
+	s.count.event(ev)
+	s.seq++
+	out := Event{Shard: s.index, Seq: s.seq, At: now, Kind: ev.Kind, Reason: ev.Reason, Notify: ev.Notify, Try: ev.Try,
+		Path: ev.Path, Err: ev.Err, SPI: e.sa.SPI(), PeerSPI: e.sa.PeerSPI(), Role: e.sa.Role(), Peer: e.sa.PeerID(),
+		Suite: e.sa.Suite(), Child: describe(ev.Child), PeerNAT: e.sa.PeerNATted(), LocalNAT: e.sa.LocalNATted()}
+	if c := e.sa.Conn(); c != nil {
+		out.Conn = c.Name
+	}
+	if last := max(e.sa.LastIKE(), e.heard); ev.Reason == sa.PeerDead && last != 0 {
+		out.IdleFor = now.Sub(last)
+	}
+	s.conf.Sink(out)
+}

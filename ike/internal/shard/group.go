@@ -1,0 +1,216 @@
+// Package shard owns the gateway's SAs: event loops that feed them packets,
+// commands and time, and carry out what they ask for through the edges that
+// the package declares.
+//
+// A [Group] has a number of shards, each one goroutine with its own SAs. Our
+// IKE SPIs carry the index of their shard in the highest byte, our inbound ESP
+// SPIs are told apart by a function that the owner of the slots gives, and an
+// IKE_SA_INIT request goes by a keyed hash. So any socket may receive anything:
+// its reader puts each datagram into the inbox of its owner. Beside the shards
+// run a directory, which owns identities and their leases, and workers for key
+// exchanges. They all talk by messages, and none waits for another.
+package shard
+
+import (
+	"context"
+	"errors"
+	"hash/maphash"
+	"io"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/ikepulse/ikepulse/ike/internal/dpd"
+	"github.com/ikepulse/ikepulse/ike/internal/halfopen"
+	"github.com/ikepulse/ikepulse/ike/internal/mono"
+	"github.com/ikepulse/ikepulse/ike/internal/sa"
+)
+
+// Config is what a Group is made of. It is not written after NewGroup.
+type Config struct {
+	Edges  Edges
+	Policy *sa.Policy
+	// Tunnels has one element for each of Policy.Conns, in their order.
+	Tunnels []Tunnel
+	Pools   []Pool
+	// Listen are our addresses; a tunnel that we begin comes from the first
+	// of its peer's family.
+	Listen            []netip.Addr
+	IKEPort, NATTPort uint16
+	ForceEncap        bool
+	HalfOpen          time.Duration
+	Thresholds        halfopen.Thresholds
+	Shards            int
+	MaxSAs            int // over all shards, half-open ones included
+	Workers, JobQueue int
+	// Rand is safe for concurrent use and never fails.
+	Rand io.Reader
+	// Clock reads CLOCK_BOOTTIME, After is time.After; both are arguments for
+	// the sake of tests.
+	Clock func() mono.Time
+	After func(time.Duration) <-chan time.Time
+	// Sink takes events. Every shard calls it, and it must not block.
+	Sink func(Event)
+}
+
+// Tunnel is what the loops know of a connection beside what its SAs do.
+type Tunnel struct {
+	Conn    *sa.Conn
+	Locals  []netip.Addr // where to call from; empty: any of Listen
+	DPD     dpd.Config
+	Start   bool // call as soon as the gateway runs
+	Restart bool // call again when the peer has died
+}
+
+// Group is all shards and what serves them.
+type Group struct {
+	conf      Config
+	seed      maphash.Seed
+	shards    []*Shard
+	directory *directory
+	workers   *workers
+	gate      gate
+
+	total         atomic.Int64  // SAs
+	undeliverable atomic.Uint64 // datagrams for no shard
+	done          chan struct{} // closed when Run returns
+}
+
+// NewGroup makes a group, whose Run is to be called once.
+func NewGroup(c Config) (*Group, error) {
+	if c.Shards < 1 || c.Shards > MaxShards {
+		return nil, errors.New("the number of shards must be from 1 to 256")
+	}
+	cookies, err := halfopen.NewCookies(c.Rand)
+	if err != nil {
+		return nil, err
+	}
+	g := &Group{conf: c, seed: maphash.MakeSeed(), done: make(chan struct{}), workers: newWorkers(c.JobQueue, c.Rand)}
+	g.gate = gate{cookies: cookies, limits: halfopen.NewLimits(c.Thresholds),
+		replies: halfopen.NewReplies(halfopen.RepliesPerSecond)}
+	if g.directory, err = newDirectory(c.Pools); err != nil {
+		return nil, err
+	}
+	g.shards = make([]*Shard, c.Shards)
+	for i := range g.shards {
+		g.shards[i] = newShard(g, i)
+	}
+	return g, nil
+}
+
+// Run runs the loops until ctx ends and all SAs have been deleted, which takes
+// five seconds at most. It returns when everything that it started has ended.
+func (g *Group) Run(ctx context.Context) {
+	defer close(g.done)
+	served, stopServing := context.WithCancel(context.Background())
+	var servants, loops sync.WaitGroup
+	// The servants end when the last shard has.
+	servants.Go(func() { g.directory.run(served) })
+	for range g.conf.Workers {
+		servants.Go(func() { g.workers.run(served) })
+	}
+	for _, s := range g.shards {
+		loops.Go(s.run) // ends after beginClosing
+	}
+	<-ctx.Done()
+	for _, s := range g.shards {
+		s.post(s.beginClosing)
+	}
+	loops.Wait()
+	stopServing()
+	servants.Wait()
+}
+
+// full tells that there is no room for another SA.
+func (g *Group) full() bool { return g.total.Load() >= int64(g.conf.MaxSAs) }
+
+// owner is the shard that calls a tunnel's peer.
+func (g *Group) owner(t *Tunnel) *Shard { return g.shards[int(t.Conn.Index)%len(g.shards)] }
+
+// call has a tunnel's owner bring it up; wait may be nil.
+func (g *Group) call(t *Tunnel, wait chan<- error) bool {
+	s := g.owner(t)
+	return s.offer(func(now mono.Time) { s.dialers.call(now, t, wait) })
+}
+
+// Errors of Group's methods.
+var (
+	ErrUnknown = errors.New("no such connection")
+	ErrBusy    = errors.New("too much to do")
+	ErrStopped = errors.New("the gateway has stopped")
+)
+
+// Initiate brings a connection's tunnel up, and waits until it is, or has
+// failed. It does nothing where we have one up.
+func (g *Group) Initiate(ctx context.Context, name string) error {
+	conn := g.conf.Policy.ByName(name)
+	if conn == nil {
+		return ErrUnknown
+	}
+	wait := make(chan error, 1)
+	if !g.call(&g.conf.Tunnels[conn.Index], wait) {
+		return ErrBusy
+	}
+	select {
+	case err := <-wait:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-g.done:
+		return ErrStopped
+	}
+}
+
+// Terminate deletes the SAs that match, and tells how many they are. The
+// exchanges that this takes may last longer.
+func (g *Group) Terminate(ctx context.Context, match Match) (int, error) {
+	return g.each(ctx, match, func(s *Shard, now mono.Time, e *entry) {
+		if e.dial != nil {
+			e.dial.terminated()
+		}
+		s.do(now, e, sa.Terminate{})
+	})
+}
+
+// Probe asks the peers of the SAs that match for a sign of life.
+func (g *Group) Probe(ctx context.Context, match Match) (int, error) {
+	return g.each(ctx, match, func(s *Shard, now mono.Time, e *entry) { s.do(now, e, sa.Probe{}) })
+}
+
+// each has every shard do something to its SAs that match.
+func (g *Group) each(ctx context.Context, match Match, do func(*Shard, mono.Time, *entry)) (int, error) {
+	total := 0
+	for _, s := range g.shards {
+		n, err := ask(ctx, s, func(now mono.Time) int {
+			hits := s.matching(match)
+			for _, e := range hits {
+				if !e.gone {
+					s.onMessage(now, func(now mono.Time) { do(s, now, e) })
+				}
+			}
+			return len(hits)
+		})
+		total += n
+		if err != nil {
+			return total, err
+		}
+	}
+	return total, nil
+}
+
+// ask has a shard answer a question.
+func ask[T any](ctx context.Context, s *Shard, question func(now mono.Time) T) (answer T, err error) {
+	reply := make(chan T, 1)
+	if !s.offer(func(now mono.Time) { reply <- question(now) }) {
+		return answer, ErrBusy
+	}
+	select {
+	case answer = <-reply:
+		return answer, nil
+	case <-ctx.Done():
+		return answer, ctx.Err()
+	case <-s.group.done:
+		return answer, ErrStopped
+	}
+}

@@ -1,0 +1,141 @@
+package shard
+
+import (
+	"sync"
+
+	"github.com/ikepulse/ikepulse/ike/internal/mono"
+	"github.com/ikepulse/ikepulse/ike/internal/wire"
+)
+
+// inbox is a bounded queue of datagrams: any goroutine puts, one takes. What
+// does not fit is dropped and counted; nobody ever waits. Datagrams are copied
+// into the inbox, so that a reader's buffers stay its own, and the memory goes
+// back and forth between the inbox and its reader instead of being allocated.
+type inbox struct {
+	maxPackets, maxBytes int
+
+	mu      sync.Mutex
+	filling batch
+	dropped uint64
+}
+
+// batch is some datagrams and the memory that they lie in.
+type batch struct {
+	packets []wire.Packet
+	memory  []byte
+}
+
+// put queues a copy of p, unless the inbox is full.
+func (q *inbox) put(p wire.Packet) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	f := &q.filling
+	if len(f.packets) >= q.maxPackets || len(f.memory)+len(p.Data) > q.maxBytes {
+		q.dropped++
+		return false
+	}
+	// Should append move the memory, what was queued before keeps the old
+	// array alive and is not disturbed.
+	start := len(f.memory)
+	f.memory = append(f.memory, p.Data...)
+	p.Data = f.memory[start:len(f.memory):len(f.memory)]
+	f.packets = append(f.packets, p)
+	return true
+}
+
+// take gives all that is queued in exchange for a batch that has been worked
+// off, whose memory is filled next.
+func (q *inbox) take(done batch) batch {
+	clear(done.packets)
+	done = batch{done.packets[:0], done.memory[:0]}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	full := q.filling
+	q.filling = done
+	return full
+}
+
+func (q *inbox) drops() uint64 {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.dropped
+}
+
+// message is what other goroutines tell a loop: it runs there.
+type message func(now mono.Time)
+
+// mailbox is a queue of messages: any goroutine posts, one takes.
+type mailbox struct {
+	max int
+
+	mu      sync.Mutex
+	filling []message
+	dropped uint64
+}
+
+// offer queues a message, unless the mailbox is full.
+func (m *mailbox) offer(f message) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if len(m.filling) >= m.max {
+		m.dropped++
+		return false
+	}
+	m.filling = append(m.filling, f)
+	return true
+}
+
+// post queues a message that must not be lost, whatever the mailbox holds: an
+// answer that an SA waits for, or the end of what it holds. There are no more of
+// them than SAs and jobs, so this bounds them.
+func (m *mailbox) post(f message) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.filling = append(m.filling, f)
+}
+
+// take gives all messages in exchange for a slice that has been worked off.
+func (m *mailbox) take(done []message) []message {
+	clear(done)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	full := m.filling
+	m.filling = done[:0]
+	return full
+}
+
+func (m *mailbox) drops() uint64 {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.dropped
+}
+
+// stream is an inbox that its reader takes from one by one.
+type stream struct {
+	inbox
+	taken batch
+	next  int
+}
+
+// pop gives the next datagram; its bytes hold until the next pop.
+func (q *stream) pop() (wire.Packet, bool) {
+	if q.next == len(q.taken.packets) {
+		q.taken, q.next = q.take(q.taken), 0
+	}
+	if q.next == len(q.taken.packets) {
+		return wire.Packet{}, false
+	}
+	p := q.taken.packets[q.next]
+	q.next++
+	return p, true
+}
+
+// waiting tells that pop would give something.
+func (q *stream) waiting() bool {
+	if q.next < len(q.taken.packets) {
+		return true
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return len(q.filling.packets) > 0
+}

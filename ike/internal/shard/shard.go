@@ -1,0 +1,249 @@
+package shard
+
+import (
+	"fmt"
+	"hash/maphash"
+	"io"
+	"runtime/debug"
+	"time"
+
+	"github.com/ikepulse/ikepulse/ike/internal/mono"
+	"github.com/ikepulse/ikepulse/ike/internal/sa"
+	"github.com/ikepulse/ikepulse/ike/internal/wheel"
+	"github.com/ikepulse/ikepulse/ike/internal/wire"
+)
+
+// Shard owns some of the gateway's SAs. Except for its inboxes, everything in
+// it belongs to the one goroutine that runs its loop: an SA, the tables that
+// find it, the wheel, the data plane object. Other goroutines put datagrams
+// into the inboxes and post messages, and never wait for it.
+type Shard struct {
+	index int
+	group *Group
+	conf  *Config
+	edges Edges
+
+	ike   inbox
+	esp   stream // ESP from the peers
+	inner stream // packets that are to be sealed
+	mail  mailbox
+	wake  chan struct{} // holds one: there is something to do
+
+	plane   DataPlane
+	alloc   func(now int64) (uint32, bool)
+	freeSPI func(spi uint32, now int64)
+	env     sa.Env
+	seed    maphash.Seed
+
+	table   table
+	wheel   *wheel.Wheel
+	dialers dialers
+	closing *closing // nil until the end begins
+
+	current  *entry // the SA that is being worked on
+	out      sa.Effects
+	record   []byte
+	ikeDone  batch // worked off, to be filled again
+	mailDone []message
+	alarm    <-chan time.Time
+	alarmAt  mono.Time
+	seq      uint64
+	count    counters
+	lagMax   time.Duration // the longest that anything has waited for the loop
+}
+
+const (
+	// granularity is how late a deadline may come.
+	granularity = time.Millisecond
+	// espShare is how many packets of each direction may go before IKE is
+	// looked at again: some 100 µs of work.
+	espShare = 64
+
+	ikeInboxPackets = 4096
+	ikeInboxBytes   = 4 << 20
+	espInboxPackets = 4096
+	espInboxBytes   = 8 << 20
+	mailboxMessages = 4096
+)
+
+func newShard(g *Group, index int) *Shard {
+	s := &Shard{index: index, group: g, conf: &g.conf, edges: g.conf.Edges,
+		ike:   inbox{maxPackets: ikeInboxPackets, maxBytes: ikeInboxBytes},
+		esp:   stream{inbox: inbox{maxPackets: espInboxPackets, maxBytes: espInboxBytes}},
+		inner: stream{inbox: inbox{maxPackets: espInboxPackets, maxBytes: espInboxBytes}},
+		mail:  mailbox{max: mailboxMessages},
+		wake:  make(chan struct{}, 1),
+		seed:  maphash.MakeSeed(),
+		table: newTable(),
+		wheel: wheel.New(granularity),
+	}
+	s.plane = g.conf.Edges.DataPlane(index)
+	s.alloc, s.freeSPI = g.conf.Edges.AllocSPI(index), g.conf.Edges.FreeSPI(index)
+	s.env = sa.Env{Rand: g.conf.Rand, Policy: g.conf.Policy, AllocSPI: s.allocSPI,
+		LastSent: func(spi uint32) mono.Time { return mono.Time(s.plane.LastSent(spi)) },
+		NATTPort: g.conf.NATTPort, HalfOpen: g.conf.HalfOpen, ForceEncap: g.conf.ForceEncap}
+	s.dialers.init(s)
+	return s
+}
+
+// run is the loop. It ends some time after a message that the end begins.
+func (s *Shard) run() {
+	for {
+		began := s.conf.Clock()
+		more := s.turn(began)
+		s.busy(began)
+		if s.finished() {
+			return
+		}
+		if !more {
+			s.sleep(began)
+		}
+	}
+}
+
+// turn does what there is to do: IKE first, ESP last and never much of it at
+// once, so that a flood of ESP cannot starve the answers to DPD probes.
+func (s *Shard) turn(now mono.Time) (more bool) {
+	s.ikeDone = s.ike.take(s.ikeDone)
+	for _, p := range s.ikeDone.packets {
+		s.onIKE(now, p)
+	}
+	s.mailDone = s.mail.take(s.mailDone)
+	for _, m := range s.mailDone {
+		s.onMessage(now, m)
+	}
+	s.wheel.Advance(now, func(id uint32) { s.onDeadline(now, s.table.slab[id]) })
+	s.dialers.advance(now)
+	s.closeSome(now)
+	for range espShare {
+		p, ok := s.esp.pop()
+		if !ok {
+			break
+		}
+		s.onESP(now, p)
+	}
+	for range espShare {
+		p, ok := s.inner.pop()
+		if !ok {
+			break
+		}
+		s.onInner(now, p.Data)
+	}
+	return s.esp.waiting() || s.inner.waiting()
+}
+
+// sleep waits for something to do.
+func (s *Shard) sleep(now mono.Time) {
+	next := mono.Earliest(s.wheel.Next(), s.dialers.next(), s.nextClosing())
+	if next != s.alarmAt {
+		s.alarm, s.alarmAt = nil, next
+		if next != 0 {
+			s.alarm = s.conf.After(max(next.Sub(now), 0))
+		}
+	}
+	select {
+	case <-s.wake:
+	case <-s.alarm:
+		s.lag(s.conf.Clock().Sub(s.alarmAt))
+		s.alarmAt = 0
+	}
+}
+
+// rouse makes the loop look at its inboxes. Any goroutine calls it.
+func (s *Shard) rouse() {
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}
+
+// post has the loop run a message that must not be lost.
+func (s *Shard) post(m message) {
+	s.mail.post(m)
+	s.rouse()
+}
+
+// offer has the loop run a message, unless it has too many already.
+func (s *Shard) offer(m message) bool {
+	ok := s.mail.offer(m)
+	s.rouse()
+	return ok
+}
+
+// busy notes how long a turn has kept everything else waiting.
+func (s *Shard) busy(began mono.Time) { s.lag(s.conf.Clock().Sub(began)) }
+
+func (s *Shard) lag(d time.Duration) { s.lagMax = max(s.lagMax, d) }
+
+func (s *Shard) onMessage(now mono.Time, m message) {
+	defer s.contain(now)
+	m(now)
+}
+
+// begin says whose work is being done, for contain and for the data that the SA
+// asks for on the way.
+func (s *Shard) begin(e *entry) {
+	s.current = e
+	s.out.Reset()
+}
+
+// handle gives an SA a message of IKE.
+func (s *Shard) handle(now mono.Time, e *entry, p wire.Packet) error {
+	s.begin(e)
+	if e.pending != nil {
+		e.pending.credited(p)
+	}
+	err := e.sa.Handle(now, p, &s.out)
+	s.carryOut(now, e)
+	return err
+}
+
+// do gives an SA a command.
+func (s *Shard) do(now mono.Time, e *entry, c sa.Command) {
+	s.begin(e)
+	e.sa.Do(now, c, &s.out)
+	s.carryOut(now, e)
+}
+
+// tell gives the SA of that SPI a command, if it is still there.
+func (s *Shard) tell(now mono.Time, spi uint64, c sa.Command) {
+	if e := s.table.bySPI[spi]; e != nil {
+		s.do(now, e, c)
+	}
+}
+
+// PanicError is a panic that a message has caused.
+type PanicError struct {
+	Value any
+	Stack []byte
+}
+
+func (e *PanicError) Error() string { return fmt.Sprintf("panic: %v", e.Value) }
+
+// contain ends one message. A panic in it costs the SA that it was for, and
+// nothing else. It is deferred by everything that the loop calls for a message.
+func (s *Shard) contain(now mono.Time) {
+	e := s.current
+	s.current = nil
+	r := recover()
+	if r == nil {
+		return
+	}
+	s.count[cPanics]++
+	if e == nil {
+		return
+	}
+	defer func() {
+		if recover() != nil { // an edge that panics in the removal, too
+			s.count[cPanics]++
+		}
+	}()
+	s.giveUp(now, e, &PanicError{r, debug.Stack()})
+}
+
+// read fills b from the random source, which never fails.
+func (s *Shard) read(b []byte) {
+	if _, err := io.ReadFull(s.conf.Rand, b); err != nil {
+		panic("shard: the random source failed: " + err.Error())
+	}
+}

@@ -1,0 +1,160 @@
+package ike
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"strconv"
+	"time"
+
+	"github.com/ikepulse/ikepulse/ike/internal/sa"
+	"github.com/ikepulse/ikepulse/ike/internal/shard"
+)
+
+// Keys of log attributes.
+const (
+	keyPeer    = "peer"
+	keyConn    = "connection"
+	keyLocal   = "local"
+	keyRemote  = "remote"
+	keySPI     = "spi"
+	keySuite   = "suite"
+	keyRole    = "role"
+	keyInSPI   = "spi_in"
+	keyOutSPI  = "spi_out"
+	keyLocalTS = "local_ts"
+	keyPeerTS  = "remote_ts"
+	keyVIPs    = "virtual_ips"
+	keyNotify  = "notify"
+	keyError   = "error"
+	keyTry     = "try"
+	keySilent  = "silent"
+	keyLocalNT = "local_natted"
+	keyPeerNT  = "peer_natted"
+	keyMissing = "not_logged"
+	keyStack   = "stack"
+)
+
+// maxText is the longest text of a peer's making that is shown.
+const maxText = 256
+
+// clip makes text that a peer may have chosen harmless: one line, printable,
+// and not long.
+func clip(s string) string {
+	if len(s) > maxText {
+		s = s[:maxText]
+	}
+	q := strconv.QuoteToASCII(s)
+	if q = q[1 : len(q)-1]; len(q) > maxText {
+		q = q[:maxText]
+	}
+	return q
+}
+
+// eventLog writes a line for each change of an SA's state. It belongs to the
+// hub's goroutine.
+type eventLog struct {
+	to       *slog.Logger
+	second   time.Time // strangers' lines are counted since then
+	lines    int
+	withheld int
+}
+
+// strangerLines is how many lines a second those may cause who have not proved
+// who they are.
+const strangerLines = 10
+
+func (l *eventLog) write(e Event, ev shard.Event) {
+	level := levelOf(ev)
+	if !l.to.Enabled(context.Background(), level) {
+		return
+	}
+	if ev.Kind == sa.Closed && ev.Peer == (sa.ID{}) && ev.Role == sa.Responder && !l.mayShow(e.Time) {
+		return
+	}
+	l.to.LogAttrs(context.Background(), level, message(e), attrs(e, ev)...)
+}
+
+// mayShow limits what strangers write into the log, and says how much it has
+// kept out of it.
+func (l *eventLog) mayShow(now time.Time) bool {
+	if now.Sub(l.second) >= time.Second {
+		if l.withheld > 0 {
+			l.to.Warn("more handshakes failed", slog.Int(keyMissing, l.withheld))
+		}
+		l.second, l.lines, l.withheld = now, 0, 0
+	}
+	if l.lines == strangerLines {
+		l.withheld++
+		return false
+	}
+	l.lines++
+	return true
+}
+
+// levelOf: what an operator wants to know of every tunnel is info, the
+// exchanges within one are debug.
+func levelOf(ev shard.Event) slog.Level {
+	switch ev.Kind {
+	case sa.ProbeSent, sa.Retransmit, sa.ProbeAnswered, sa.Unanswered:
+		return slog.LevelDebug
+	case sa.Closed:
+		switch ev.Reason {
+		case sa.LocalFailure:
+			return slog.LevelError
+		case sa.AuthFailed, sa.Refused, sa.ProtocolError, sa.PeerDead:
+			return slog.LevelWarn
+		}
+	}
+	return slog.LevelInfo
+}
+
+// message says what has happened in the words of a person.
+func message(e Event) string {
+	if e.Reason != "" {
+		return e.Reason
+	}
+	b := []byte(e.Kind)
+	for i := range b {
+		if b[i] == '_' {
+			b[i] = ' '
+		}
+	}
+	return string(b)
+}
+
+func attrs(e Event, ev shard.Event) []slog.Attr {
+	as := []slog.Attr{slog.String(keyConn, e.Connection), slog.String(keyPeer, e.Peer),
+		slog.Any(keyRemote, e.Remote), slog.String(keySPI, e.SPI)}
+	switch ev.Kind {
+	case sa.Connecting:
+		as = append(as, slog.Any(keyLocal, e.Local))
+	case sa.NATDetected:
+		as = append(as, slog.Bool(keyLocalNT, e.LocalNATted), slog.Bool(keyPeerNT, e.PeerNATted))
+	case sa.Established:
+		as = append(as, slog.String(keyRole, e.Role), slog.String(keySuite, e.Suite))
+	case sa.Retransmit, sa.Unanswered:
+		as = append(as, slog.Int(keyTry, e.Try))
+	}
+	if c := e.Child; c != nil {
+		as = append(as, slog.String(keyInSPI, c.InSPI), slog.String(keyOutSPI, c.OutSPI), slog.Any(keyLocalTS, c.LocalTS),
+			slog.Any(keyPeerTS, c.RemoteTS), slog.String(keySuite, c.Suite))
+		if len(c.VirtualIPs) > 0 {
+			as = append(as, slog.Any(keyVIPs, c.VirtualIPs))
+		}
+	}
+	if e.SilentMS > 0 {
+		as = append(as, slog.Duration(keySilent, ev.IdleFor.Round(time.Millisecond)))
+	}
+	if e.Notify != "" {
+		as = append(as, slog.String(keyNotify, e.Notify))
+	}
+	if e.Error != "" {
+		as = append(as, slog.String(keyError, e.Error))
+	}
+	var p *shard.PanicError
+	if errors.As(ev.Err, &p) {
+		as = append(as, slog.String(keyStack, string(p.Stack)))
+	}
+	return as
+}
