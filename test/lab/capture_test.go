@@ -30,7 +30,7 @@ func stop(t *testing.T, c *lab.Capture) []lab.Frame {
 
 // A capture has what passed between its two ends, both directions, no more.
 func TestCapture(t *testing.T) {
-	require.Have(t, "root", "netns")
+	require.Have(t, "root", "netns", "bpf")
 	s := standard(t, 1)
 	gw, client := listen(t, s.Gateway, anywhere), listen(t, s.Clients[0], anywhere)
 	send(t, client, []byte{0xff}, gateway)
@@ -76,7 +76,7 @@ func TestCapture(t *testing.T) {
 }
 
 func TestCaptureDecodes(t *testing.T) {
-	require.Have(t, "root", "netns")
+	require.Have(t, "root", "netns", "bpf")
 	s := standard(t, 1)
 	gw, client := listen(t, s.Gateway, anywhere), listen(t, s.Clients[0], anywhere)
 	c := capture(t, s.Gateway, lab.GatewayLink, func(f lab.Frame) bool {
@@ -96,7 +96,7 @@ func TestCaptureDecodes(t *testing.T) {
 }
 
 func TestCaptureEndsWithLab(t *testing.T) {
-	require.Have(t, "root", "netns")
+	require.Have(t, "root", "netns", "bpf")
 	l := build(t)
 	n := namespace(t, l, "a")
 	c := capture(t, n, "lo", nil)

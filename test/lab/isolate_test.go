@@ -12,6 +12,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
@@ -23,13 +24,42 @@ import (
 
 // helpers are what a copy of the test binary can do.
 var helpers = map[string]func() int{
-	"story": story,
+	"story":  story,
+	"parent": parent,
 	"enter": func() int {
 		if err := lab.Enter(); err != nil {
 			return fail(err)
 		}
 		return 0
 	},
+}
+
+// parent starts a child in a namespace, and waits to be killed.
+func parent() int {
+	n, err := lab.New().Namespace("a")
+	if err != nil {
+		return fail(err)
+	}
+	p, err := n.Start(lab.Command{Path: "/bin/sleep", Args: []string{"1000"}})
+	if err != nil {
+		return fail(err)
+	}
+	fmt.Println("ready yes 1")
+	return fail(p.Wait())
+}
+
+// A process in a namespace ends with the one that started it, and with both,
+// the namespace.
+func TestProcessDiesWithItsParent(t *testing.T) {
+	require.Have(t, "root", "netns")
+	before := snapshot(t)
+	cmd, out := tell(t, "parent")
+	awaitReady(t, out)
+	child := childOf(t, cmd.Process.Pid)
+	cmd.Process.Kill()
+	cmd.Wait()
+	await(t, "the child is gone", func() bool { return syscall.Kill(child, 0) == syscall.ESRCH })
+	checkLeftovers(t, before)
 }
 
 // story stands for the demo: in isolation it makes one of everything, says so,
@@ -59,7 +89,12 @@ func story() int {
 	fmt.Println("ready", os.Getenv("TOLD"), os.Getpid())
 	<-signals
 	fmt.Println("interrupted")
-	return 7
+	select {
+	case <-signals:
+		return fail(errors.New("interrupted twice"))
+	case <-time.After(200 * time.Millisecond):
+		return 7
+	}
 }
 
 func makeEverything(l *lab.Lab) error {

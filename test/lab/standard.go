@@ -26,7 +26,7 @@ func ClientAddr(i int) netip.Addr { return netip.AddrFrom4([4]byte{10, 7, byte(i
 
 // Standard is a gateway and clients behind one NAT address. The gateway has
 // no route to the clients' own addresses, as on the Internet; the gateway's
-// link can carry a native XDP program that transmits.
+// link can carry a native XDP program that transmits. It needs BPF for that.
 type Standard struct {
 	Gateway *Namespace
 	NAT     *Namespace
@@ -46,7 +46,7 @@ func (l *Lab) Standard(clients int) (*Standard, error) {
 	}
 	if err := Connect(
 		End{Namespace: s.Gateway, Name: GatewayLink, MAC: mac(1, 0), Addresses: prefixes(GatewayAddr)},
-		End{Namespace: s.NAT, Name: "n0", MAC: mac(2, 0), Addresses: prefixes(NATAddr), GRO: true},
+		End{Namespace: s.NAT, Name: "n0", MAC: mac(2, 0), Addresses: prefixes(NATAddr), Receiver: true},
 	); err != nil {
 		return nil, err
 	}

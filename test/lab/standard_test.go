@@ -18,7 +18,7 @@ var (
 // All clients have the NAT's address, with a random port each, and a mapping
 // is kept until it is forgotten.
 func TestMasquerade(t *testing.T) {
-	require.Have(t, "root", "netns")
+	require.Have(t, "root", "netns", "bpf")
 	s := standard(t, 2)
 	gw := listen(t, s.Gateway, anywhere)
 	first, second := listen(t, s.Clients[0], anywhere), listen(t, s.Clients[1], anywhere)
@@ -43,7 +43,7 @@ func TestMasquerade(t *testing.T) {
 }
 
 func TestRebind(t *testing.T) {
-	require.Have(t, "root", "netns")
+	require.Have(t, "root", "netns", "bpf")
 	s := standard(t, 1)
 	gw, client := listen(t, s.Gateway, anywhere), listen(t, s.Clients[0], anywhere)
 	send(t, client, []byte("one"), gateway)
@@ -64,7 +64,7 @@ func TestRebind(t *testing.T) {
 }
 
 func TestRemoveNAT(t *testing.T) {
-	require.Have(t, "root", "netns")
+	require.Have(t, "root", "netns", "bpf")
 	s := standard(t, 1)
 	gw, client := listen(t, s.Gateway, anywhere), listen(t, s.Clients[0], anywhere)
 	send(t, client, []byte("one"), gateway)
@@ -84,7 +84,7 @@ func TestRemoveNAT(t *testing.T) {
 }
 
 func TestPing(t *testing.T) {
-	require.Have(t, "root", "netns")
+	require.Have(t, "root", "netns", "bpf")
 	s := standard(t, 1)
 	gw6, nat6 := netip.MustParsePrefix("2001:db8::1/64"), netip.MustParsePrefix("2001:db8::fe/64")
 	if err := s.Gateway.Address(lab.GatewayLink, gw6); err != nil {
@@ -122,7 +122,7 @@ func TestPing(t *testing.T) {
 }
 
 func TestPingSourceMustBeOwn(t *testing.T) {
-	require.Have(t, "root", "netns")
+	require.Have(t, "root", "netns", "bpf")
 	s := standard(t, 1)
 	p := lab.Ping{Src: lab.ClientAddr(7), Dst: lab.GatewayAddr, Count: 1}
 	if sent, _, err := s.Clients[0].Ping(t.Context(), p); sent != 0 || err == nil {
@@ -131,7 +131,7 @@ func TestPingSourceMustBeOwn(t *testing.T) {
 }
 
 func TestPingCancelled(t *testing.T) {
-	require.Have(t, "root", "netns")
+	require.Have(t, "root", "netns", "bpf")
 	s := standard(t, 1)
 	ctx, cancel := context.WithCancel(t.Context())
 	time.AfterFunc(50*time.Millisecond, cancel)

@@ -134,7 +134,7 @@ func only(t *testing.T, d *charon.Daemon) (charon.SA, charon.Child) {
 
 // Two daemons, one behind the NAT, bring up a tunnel that carries traffic.
 func TestTunnelThroughNAT(t *testing.T) {
-	require.Have(t, "root", "netns", "tun", "strongswan")
+	require.Have(t, "root", "netns", "bpf", "tun", "strongswan")
 	l, s := network(t)
 	gw, client := start(t, s.Gateway, gatewayConf), start(t, s.Clients[0], clientConf)
 	if err := client.Initiate("net"); err != nil {
@@ -167,7 +167,7 @@ func TestTunnelThroughNAT(t *testing.T) {
 // A daemon that is silent otherwise keeps its mapping alive, and the gateway
 // receives that.
 func TestKeepalives(t *testing.T) {
-	require.Have(t, "root", "netns", "tun", "strongswan")
+	require.Have(t, "root", "netns", "bpf", "tun", "strongswan")
 	_, s := network(t)
 	start(t, s.Gateway, gatewayConf)
 	client := start(t, s.Clients[0], clientConf)
@@ -184,7 +184,7 @@ func TestKeepalives(t *testing.T) {
 // A killed daemon says nothing; another can take its place in the same folder.
 // A stopped one takes its SA with it at the peer.
 func TestKillAndStop(t *testing.T) {
-	require.Have(t, "root", "netns", "tun", "strongswan")
+	require.Have(t, "root", "netns", "bpf", "tun", "strongswan")
 	_, s := network(t)
 	gw := start(t, s.Gateway, gatewayConf)
 	dir := t.TempDir()
@@ -214,7 +214,7 @@ func TestKillAndStop(t *testing.T) {
 }
 
 func TestTerminate(t *testing.T) {
-	require.Have(t, "root", "netns", "tun", "strongswan")
+	require.Have(t, "root", "netns", "bpf", "tun", "strongswan")
 	_, s := network(t)
 	gw, client := start(t, s.Gateway, gatewayConf), start(t, s.Clients[0], clientConf)
 	if err := client.Terminate("home"); err == nil {
@@ -234,7 +234,7 @@ func TestTerminate(t *testing.T) {
 }
 
 func TestStartFails(t *testing.T) {
-	require.Have(t, "root", "netns", "tun", "strongswan")
+	require.Have(t, "root", "netns", "bpf", "tun", "strongswan")
 	_, s := network(t)
 	_, err := charon.Start(s.Gateway, t.TempDir(), "plugins {\n")
 	if err == nil {
