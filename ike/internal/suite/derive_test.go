@@ -63,8 +63,11 @@ func TestRedaction(t *testing.T) {
 	keys := IKEKeys{D: key, Pr: key}
 	for _, v := range []any{key, &key, keys, &keys, ChildKeys{EncrI: key}, []Key{key}, private, modp, []*Private{private}, struct{ P *Private }{private}} {
 		var b strings.Builder
-		for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%X", "%d", "%o", "%b", "%08b", "%T %v"} {
-			fmt.Fprintf(&b, strings.Replace(verb, "%T ", "", 1), v)
+		for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%X", "%d", "%o", "%b", "%08b"} {
+			fmt.Fprintf(&b, verb, v)
+		}
+		if s, ok := v.(fmt.Stringer); ok {
+			b.WriteString(s.String() + v.(fmt.GoStringer).GoString())
 		}
 		j, err := json.Marshal(v)
 		if err != nil {

@@ -2,6 +2,7 @@ package suite
 
 import (
 	"errors"
+	"math/rand/v2"
 	"slices"
 	"testing"
 
@@ -275,15 +276,76 @@ func TestAccept(t *testing.T) {
 	}
 }
 
-// FuzzChoose offers anything: what is chosen was offered, is ours, and its
-// answer is accepted by who offered it.
+// checkChoose wants what is chosen to be of the offer and of ours, and the
+// answer to be accepted by who made the offer.
+func checkChoose(t *testing.T, ours []Proposal, o wire.Proposal, guess uint16) bool {
+	t.Helper()
+	got, err := Choose(ours, []wire.Proposal{o}, o.Protocol, guess)
+	again, errAgain := Choose(ours, []wire.Proposal{o}, o.Protocol, guess)
+	if err != errAgain || got.Choice != again.Choice {
+		t.Errorf("%+v: %s, then %s", o, got, again)
+	}
+	if err != nil {
+		return false
+	}
+	w := got.Wire(got.Number, o.Protocol, got.SPI)
+	for _, tr := range w.Transforms {
+		if !slices.Contains(o.Transforms, tr) {
+			t.Errorf("chosen %+v of %+v", w, o)
+		}
+	}
+	if !slices.ContainsFunc(ours, func(p Proposal) bool {
+		_, err := Accept([]Proposal{p}, []wire.Proposal{w}, o.Protocol)
+		return err == nil
+	}) {
+		t.Errorf("%+v is not of ours", w)
+	}
+	return true
+}
+
+var espSuites = []string{"aes256gcm16-chacha20poly1305-esn-noesn", "aes128-aes256-sha256-sha512"}
+
+// TestChooseGenerated makes offers out of good transforms and broken ones.
+func TestChooseGenerated(t *testing.T) {
+	r := rand.New(rand.NewPCG(1, 2))
+	pool := []wire.Transform{gcm256t, gcm128t, cbc256t, chachat, prf256t, prf384t, sha256t, nointeg, x25519t, ecp256t, noke, esnt, noesnt}
+	ikes, esps := own(t, ParseIKE, ikeSuites...), own(t, ParseESP, espSuites...)
+	chosen := 0
+	for range 20000 {
+		ours, o := ikes, ike(1)
+		if r.IntN(2) == 0 {
+			ours, o = esps, esp(1)
+		}
+		for range r.IntN(9) {
+			tr := pool[r.IntN(len(pool))]
+			switch r.IntN(40) {
+			case 0:
+				tr = odd(tr)
+			case 1:
+				tr.KeyBits ^= 1 << r.IntN(16)
+			case 2:
+				tr.ID = uint16(r.IntN(40))
+			case 3:
+				tr.Type = wire.TransformType(r.IntN(9))
+			}
+			o.Transforms = append(o.Transforms, tr)
+		}
+		if checkChoose(t, ours, o, uint16(r.IntN(33))) {
+			chosen++
+		}
+	}
+	if chosen < 500 || chosen > 10000 {
+		t.Errorf("%d of 20000 chosen: the offers are not what they should be", chosen)
+	}
+}
+
+// FuzzChoose offers anything.
 func FuzzChoose(f *testing.F) {
-	f.Add([]byte{1, 1, 0, 20, 1, 0, 2, 0, 5, 0, 0, 4, 0, 31, 0, 0}, uint8(1), uint8(0), uint16(31))
+	f.Add([]byte{1, 0, 20, 1, 0, 2, 0, 5, 0, 0, 4, 0, 31, 0, 0}, uint8(1), uint8(0), uint16(31))
 	f.Add([]byte{1, 0, 20, 1, 0, 5, 0, 0, 0, 0, 4, 0, 0, 0, 0}, uint8(3), uint8(4), uint16(0))
-	f.Add([]byte{1, 0, 12, 0, 128, 3, 0, 12, 0, 0, 5, 0, 1, 0, 0}, uint8(3), uint8(4), uint16(0))
-	f.Add([]byte{1, 0, 28, 0, 0, 2, 0, 7, 0, 0, 4, 0, 19, 0, 0, 3, 0, 0, 0, 0}, uint8(1), uint8(8), uint16(19))
-	ikes := own(f, ParseIKE, ikeSuites...)
-	esps := own(f, ParseESP, "aes256gcm16-chacha20poly1305-esn-noesn", "aes128-aes256-sha256-sha512")
+	f.Add([]byte{1, 0, 12, 0, 128, 3, 0, 12, 0, 0, 5, 0, 0, 0, 0}, uint8(3), uint8(4), uint16(0))
+	f.Add([]byte{1, 0, 28, 0, 0, 2, 0, 5, 0, 0, 4, 0, 21, 0, 0, 3, 0, 0, 0, 0}, uint8(1), uint8(8), uint16(19))
+	ikes, esps := own(f, ParseIKE, ikeSuites...), own(f, ParseESP, espSuites...)
 	f.Fuzz(func(t *testing.T, b []byte, proto, spiLen uint8, guess uint16) {
 		ours := ikes
 		if wire.ProtocolID(proto) == wire.ProtoESP {
@@ -296,21 +358,6 @@ func FuzzChoose(f *testing.F) {
 				ID: uint16(b[1])<<8 | uint16(b[2]), KeyBits: uint16(b[3])<<8 | uint16(b[4]),
 			})
 		}
-		got, err := Choose(ours, []wire.Proposal{o}, o.Protocol, guess)
-		if err != nil {
-			return
-		}
-		w := got.Wire(got.Number, o.Protocol, got.SPI)
-		for _, tr := range w.Transforms {
-			if !slices.Contains(o.Transforms, tr) {
-				t.Errorf("chosen %+v of %+v", w, o)
-			}
-		}
-		if !slices.ContainsFunc(ours, func(p Proposal) bool {
-			_, err := Accept([]Proposal{p}, []wire.Proposal{w}, o.Protocol)
-			return err == nil
-		}) {
-			t.Errorf("%+v is not of ours", w)
-		}
+		checkChoose(t, ours, o, guess)
 	})
 }

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"errors"
+	"math"
 	"os"
 	"path/filepath"
 	"testing"
@@ -180,7 +181,7 @@ func TestOpenShort(t *testing.T) {
 			}
 		}
 		msg := c.Seal(nil, header, nil, k.Ei, k.Ai, 9)
-		for _, offset := range []int{-1 << 62, -4, -1, 0, 27, 29, len(msg) - 4, len(msg) - 3, len(msg), 1 << 62} {
+		for _, offset := range []int{math.MinInt, -4, -1, 0, 27, 29, len(msg) - 4, len(msg) - 3, len(msg), math.MaxInt} {
 			m := &wire.Message{Payloads: []wire.Payload{&wire.Encrypted{Offset: offset}}}
 			if _, err := c.Open(msg, m, k.Ei, k.Ai); !errors.Is(err, ErrAuthentication) {
 				t.Errorf("%s: SK at %d: %v", name, offset, err)
