@@ -42,18 +42,14 @@ func (s *Socket) Serve(ctx context.Context, deliver Deliver) error {
 			return net.ErrClosed
 		}
 	}
-	stopped := make(chan struct{})
+	// Readers return only when their deadline has come or they are closed, so
+	// this is through with all deadlines before Serve returns.
 	stop := context.AfterFunc(ctx, func() {
 		for _, c := range s.conns {
 			_ = c.SetReadDeadline(time.Unix(1, 0)) // fails if closed, which stops the reader, too
 		}
-		close(stopped)
 	})
-	defer func() {
-		if !stop() {
-			<-stopped // or it might stop the readers of a later Serve
-		}
-	}()
+	defer stop()
 	errs := make([]error, len(s.conns))
 	var readers sync.WaitGroup
 	for i, c := range s.conns {
