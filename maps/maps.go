@@ -30,6 +30,15 @@ type Handles struct {
 	Clock  *ebpf.Program `ebpf:"ikepulse_clock"`
 }
 
+// Maps returns the maps by name.
+func (h *Handles) Maps() map[string]*ebpf.Map {
+	byName := make(map[string]*ebpf.Map)
+	for name, m := range h.maps() {
+		byName[name] = *m
+	}
+	return byName
+}
+
 // maps returns the places of the maps by name.
 func (h *Handles) maps() map[string]**ebpf.Map {
 	return map[string]**ebpf.Map{

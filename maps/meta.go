@@ -1,6 +1,7 @@
 package maps
 
 import (
+	"encoding/binary"
 	"fmt"
 	"slices"
 	"time"
@@ -62,6 +63,20 @@ func (m Meta) Write(to *ebpf.Map) error {
 		return fmt.Errorf("%s: %w", bpf.MapMeta, err)
 	}
 	return nil
+}
+
+// NetnsCookieOf returns the namespace that a meta map of any layout was made
+// for: the fields before it keep their places in every layout.
+func NetnsCookieOf(m *ebpf.Map) (uint64, error) {
+	const at = 8 // after layout and capacity
+	value, err := m.LookupBytes(uint32(0))
+	if err != nil {
+		return 0, fmt.Errorf("%s: %w", bpf.MapMeta, err)
+	}
+	if len(value) < at+8 {
+		return 0, fmt.Errorf("%s: a value of %d bytes", bpf.MapMeta, len(value))
+	}
+	return binary.NativeEndian.Uint64(value[at:]), nil
 }
 
 // ReadMeta returns what ikepulse_meta holds. A map of another size, or one

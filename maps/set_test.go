@@ -563,6 +563,9 @@ func TestMeta(t *testing.T) {
 	if got, err := ReadMeta(s.handles.Meta); got != want || err != nil {
 		t.Errorf("got %+v, want %+v (%v)", got, want, err)
 	}
+	if got, err := NetnsCookieOf(s.handles.Meta); got != want.NetnsCookie || err != nil {
+		t.Errorf("cookie %d, want %d (%v)", got, want.NetnsCookie, err)
+	}
 	if got := want.Tick(); got != 1024*time.Millisecond {
 		t.Errorf("a tick of %v", got)
 	}

@@ -1,0 +1,350 @@
+package loader
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/ikepulse/ikepulse/bpf"
+)
+
+// Modes of an attachment: in the driver, or after it for drivers that cannot.
+const (
+	native  = "native"
+	generic = "generic"
+)
+
+// Attach puts the program on an interface: natively, else in generic mode with
+// the reason in the attachment's note. Where it is already, it becomes the
+// present program. Another's program is a [*ForeignError] and stays. On some
+// drivers attaching resets the link.
+func (i *Instance) Attach(ifname string) (Attachment, error) {
+	var done Attachment
+	err := i.locked(func(links []attached) error {
+		dev, err := device(ifname)
+		if err != nil {
+			return err
+		}
+		if err := i.suits(dev); err != nil {
+			return err
+		}
+		prog, release, err := i.present()
+		if err != nil {
+			return err
+		}
+		defer release()
+		for _, l := range links {
+			if l.index == dev.Attrs().Index {
+				done, err = l.update(prog)
+				return err
+			}
+		}
+		done, err = i.attach(dev, prog, links)
+		return err
+	})
+	if err != nil {
+		return Attachment{}, fmt.Errorf("attaching to %s: %w", ifname, err)
+	}
+	return done, nil
+}
+
+// Attachments returns where the program is, sorted by name, also interfaces
+// that are gone and whose links wait for Detach.
+func (i *Instance) Attachments() (all []Attachment, err error) {
+	err = i.locked(func(links []attached) error {
+		for _, l := range links {
+			all = append(all, l.attachment())
+		}
+		return nil
+	})
+	return all, err
+}
+
+// Detach takes the program off the interface of that name, present or former,
+// also while a daemon runs. [ErrNotAttached] if it is on none.
+func (i *Instance) Detach(ifname string) error {
+	return i.locked(func(links []attached) error {
+		for _, l := range links {
+			if l.name == ifname || l.attachment().Interface == ifname {
+				delete(i.links, l.name)
+				return l.detach()
+			}
+		}
+		return fmt.Errorf("detaching %s: %w", ifname, ErrNotAttached)
+	})
+}
+
+// DetachAll takes the program off every interface. Pins of maps and program
+// stay.
+func (i *Instance) DetachAll() error {
+	return i.locked(func(links []attached) error {
+		var errs []error
+		for _, l := range links {
+			delete(i.links, l.name)
+			errs = append(errs, l.detach())
+		}
+		return errors.Join(errs...)
+	})
+}
+
+// Remove detaches from every interface and removes every pin. The maps stay
+// usable in this process, until Close.
+func (i *Instance) Remove() error {
+	if i.dir == "" {
+		return i.DetachAll()
+	}
+	return Purge(i.dir)
+}
+
+// locked calls f with the links as they are now, while nobody else changes
+// them; f may keep none.
+func (i *Instance) locked(f func([]attached) error) error {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.dir == "" {
+		links, err := i.held()
+		if err != nil {
+			return err
+		}
+		return f(links)
+	}
+	unlock, err := lock(i.dir, false)
+	if errors.Is(err, fs.ErrNotExist) {
+		return f(nil) // its pins were removed, and so were its links
+	}
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	links, err := pinnedLinks(i.dir)
+	if err != nil {
+		return err
+	}
+	defer closeLinks(links)
+	return f(links)
+}
+
+// held describes the links of an instance without pins.
+func (i *Instance) held() (links []attached, err error) {
+	for name, l := range i.links {
+		a, err := describe(l, name)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", name, err)
+		}
+		links = append(links, a)
+	}
+	sortLinks(links)
+	return links, nil
+}
+
+// present returns the program that is to be attached: the pinned one, which
+// another process may have renewed since this one opened it. It must still
+// write into this instance's maps.
+func (i *Instance) present() (prog *ebpf.Program, release func(), err error) {
+	if i.dir == "" {
+		return i.program, func() {}, nil
+	}
+	hot, err := ebpf.LoadPinnedMap(filepath.Join(i.dir, bpf.MapHot), nil)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil, fmt.Errorf("%s: %w", i.dir, ErrNotLoaded)
+	}
+	if err != nil {
+		return nil, nil, explain(err)
+	}
+	defer hot.Close()
+	if id, err := mapID(hot); err != nil || id != i.hot {
+		return nil, nil, errors.Join(err, fmt.Errorf("%s was replaced by another process: open it again", i.dir))
+	}
+	prog, err = ebpf.LoadPinnedProgram(programPin(i.dir), nil)
+	if err != nil {
+		return nil, nil, explain(err)
+	}
+	return prog, func() { _ = prog.Close() }, nil
+}
+
+func mapID(m *ebpf.Map) (ebpf.MapID, error) {
+	info, err := m.Info()
+	if err != nil {
+		return 0, err
+	}
+	id, _ := info.ID()
+	return id, nil
+}
+
+// update makes the interface run prog.
+func (a attached) update(prog *ebpf.Program) (Attachment, error) {
+	if err := a.link.Update(prog); err != nil {
+		return Attachment{}, explain(err)
+	}
+	after, err := describe(a.link, a.name)
+	if err != nil {
+		return Attachment{}, err
+	}
+	after.since = a.since
+	return after.attachment(), nil
+}
+
+func (i *Instance) attach(dev netlink.Link, prog *ebpf.Program, links []attached) (Attachment, error) {
+	name := dev.Attrs().Name
+	if err := foreign(dev); err != nil {
+		return Attachment{}, err
+	}
+	for _, l := range links {
+		if l.name != name {
+			continue
+		}
+		if l.index != 0 {
+			return Attachment{}, fmt.Errorf("the interface that had this name is attached as %s: detach that first", l.attachment().Interface)
+		}
+		delete(i.links, name)
+		if err := l.detach(); err != nil {
+			return Attachment{}, err
+		}
+	}
+	l, note, err := attachTo(dev, prog)
+	if err != nil {
+		return Attachment{}, err
+	}
+	a, err := i.keep(l, name)
+	if err != nil {
+		return Attachment{}, errors.Join(err, l.Close()) // which takes it off again
+	}
+	done := a.attachment()
+	done.Note = note
+	return done, nil
+}
+
+// keep pins the link, whose descriptor then goes, or holds it.
+func (i *Instance) keep(l link.Link, name string) (attached, error) {
+	a, err := describe(l, name)
+	if err != nil {
+		return attached{}, err
+	}
+	if i.dir == "" {
+		i.links[name] = l
+		return a, nil
+	}
+	a.pin = linkPin(i.dir, name)
+	if err := l.Pin(a.pin); err != nil {
+		return attached{}, fmt.Errorf("pinning the link: %w", explain(err))
+	}
+	if stat, err := os.Stat(a.pin); err == nil {
+		a.since = stat.ModTime()
+	}
+	return a, l.Close()
+}
+
+// attachTo makes the link, which is on the interface as long as it is open.
+func attachTo(dev netlink.Link, prog *ebpf.Program) (l link.Link, note string, err error) {
+	options := link.XDPOptions{Program: prog, Interface: dev.Attrs().Index, Flags: link.XDPDriverMode}
+	l, err = link.AttachXDP(options)
+	if err == nil {
+		return l, "", nil
+	}
+	if final(err) {
+		return nil, "", refused(dev, err)
+	}
+	note = "not native: " + whyNotNative(err, dev.Attrs().MTU)
+	options.Flags = link.XDPGenericMode
+	if l, err = link.AttachXDP(options); err != nil {
+		return nil, "", fmt.Errorf("%w; %s", refused(dev, err), note)
+	}
+	return l, note, nil
+}
+
+// final errors have nothing to do with the mode.
+func final(err error) bool {
+	for _, errno := range []error{unix.EPERM, unix.EACCES, unix.ENODEV, unix.EBUSY, unix.EEXIST} {
+		if errors.Is(err, errno) {
+			return true
+		}
+	}
+	return false
+}
+
+// refused finds out whether somebody else was faster.
+func refused(dev netlink.Link, err error) error {
+	if !errors.Is(err, unix.EBUSY) && !errors.Is(err, unix.EEXIST) {
+		return explain(err)
+	}
+	again, errDev := netlink.LinkByIndex(dev.Attrs().Index)
+	if errDev != nil {
+		return err
+	}
+	if other := foreign(again); other != nil {
+		return other
+	}
+	return err
+}
+
+// whyNotNative reads a driver's answer: they differ, and the kernel does not
+// hand out its words.
+func whyNotNative(err error, mtu int) string {
+	switch {
+	case errors.Is(err, unix.ERANGE):
+		return fmt.Sprintf("the MTU of %d is too large for the driver's XDP buffers", mtu)
+	case errors.Is(err, unix.EOPNOTSUPP):
+		return fmt.Sprintf("the driver cannot, or not with an MTU of %d and its present LRO and queues", mtu)
+	case errors.Is(err, unix.EINVAL):
+		return fmt.Sprintf("the driver refuses its present MTU of %d, LRO or queues", mtu)
+	case errors.Is(err, unix.ENOMEM), errors.Is(err, unix.ENOSPC):
+		return "the driver has no queues or memory left for it"
+	}
+	return err.Error()
+}
+
+func device(ifname string) (netlink.Link, error) {
+	dev, err := netlink.LinkByName(ifname)
+	var missing netlink.LinkNotFoundError
+	if errors.As(err, &missing) {
+		return nil, errors.New("no such interface in this network namespace")
+	}
+	return dev, err
+}
+
+// suits refuses interfaces on which an answer would leave beside their master:
+// what a bridge port or a bond's slave sends is the master's to decide.
+func (i *Instance) suits(dev netlink.Link) error {
+	index := dev.Attrs().MasterIndex
+	if index == 0 || i.set.Meta.Keepalive != DefaultKeepalive {
+		return nil
+	}
+	master, err := netlink.LinkByIndex(index)
+	if err != nil {
+		return err
+	}
+	if kind := master.Type(); kind == "bridge" || kind == "bond" {
+		return fmt.Errorf("it is a port of the %s %s, and keepalives are answered: attach to %s, or load with keepalive absorb", kind, master.Attrs().Name, master.Attrs().Name)
+	}
+	return nil
+}
+
+// foreign returns a ForeignError when the interface has a program that is none
+// of this instance's links.
+func foreign(dev netlink.Link) error {
+	xdp := dev.Attrs().Xdp
+	if xdp == nil || !xdp.Attached {
+		return nil
+	}
+	return &ForeignError{Interface: dev.Attrs().Name, Name: programName(xdp.ProgId), ID: xdp.ProgId}
+}
+
+func programName(id uint32) string {
+	prog, err := ebpf.NewProgramFromID(ebpf.ProgramID(id))
+	if err != nil {
+		return "unknown"
+	}
+	defer prog.Close()
+	info, err := prog.Info()
+	if err != nil || info.Name == "" {
+		return "unnamed"
+	}
+	return info.Name
+}

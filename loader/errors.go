@@ -1,0 +1,117 @@
+package loader
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
+)
+
+var (
+	// ErrNotLoaded says that the instance has no pins.
+	ErrNotLoaded = errors.New("not loaded")
+	// ErrNoBPFFS says that there is nowhere to pin.
+	ErrNoBPFFS = errors.New("no bpffs: pins would not outlive this process")
+	// ErrNotAttached says that the program is not on the interface.
+	ErrNotAttached = errors.New("not attached")
+)
+
+// MismatchError says that what is pinned is not what was asked for, or not
+// what this version can read. Nothing was changed.
+type MismatchError struct {
+	Dir      string
+	Differs  []string // a sentence each
+	Attached []string // interfaces that the pinned program serves
+}
+
+func (e *MismatchError) Error() string {
+	s := fmt.Sprintf("%s is loaded otherwise: %s", e.Dir, strings.Join(e.Differs, "; "))
+	if len(e.Attached) > 0 {
+		return s + fmt.Sprintf("; detach it from %s first", strings.Join(e.Attached, ", "))
+	}
+	return s + "; remove it first (ikepulse detach)"
+}
+
+// NamespaceError says that the pins serve another network namespace. The
+// cookies are the kernel's numbers of the two.
+type NamespaceError struct {
+	Dir          string
+	Theirs, Ours uint64
+}
+
+func (e *NamespaceError) Error() string {
+	return fmt.Sprintf("%s serves another network namespace (cookie %d, this one has %d): run in that one, or take another instance name", e.Dir, e.Theirs, e.Ours)
+}
+
+// ForeignError says that an interface has somebody else's XDP program, which
+// stays.
+type ForeignError struct {
+	Interface string
+	Name      string
+	ID        uint32
+}
+
+func (e *ForeignError) Error() string {
+	return fmt.Sprintf("%s has another XDP program: %s, id %d (see: bpftool prog show id %d); it stays", e.Interface, e.Name, e.ID, e.ID)
+}
+
+const lockdownFile = "/sys/kernel/security/lockdown"
+
+// explain adds what an error of the BPF system call most likely means here.
+func explain(err error) error {
+	if err == nil {
+		return nil
+	}
+	if why := meaning(err); why != "" {
+		return fmt.Errorf("%w (%s)", err, why)
+	}
+	return err
+}
+
+func meaning(err error) string {
+	var refused *ebpf.VerifierError
+	switch {
+	case errors.As(err, &refused):
+		return "this kernel's verifier refuses the program"
+	case errors.Is(err, unix.ENOMEM):
+		return "no memory for maps of this capacity; see the limit of this process's cgroup"
+	case errors.Is(err, unix.E2BIG):
+		return "larger than this kernel allows"
+	case !errors.Is(err, unix.EPERM) && !errors.Is(err, unix.EACCES):
+		return ""
+	}
+	if missing := missingCapabilities(); len(missing) > 0 {
+		return "this process lacks " + strings.Join(missing, " and ")
+	}
+	if state, err := os.ReadFile(lockdownFile); err == nil && !strings.Contains(string(state), "[none]") {
+		return "kernel lockdown: " + strings.TrimSpace(string(state))
+	}
+	return "refused by the kernel's security policy"
+}
+
+// missingCapabilities names what loading and attaching needs and this thread
+// does not have. CAP_SYS_ADMIN stands for the first two on its own.
+func missingCapabilities() (missing []string) {
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var data [2]unix.CapUserData
+	if err := unix.Capget(&header, &data[0]); err != nil {
+		return nil
+	}
+	has := func(capability int) bool {
+		return data[capability/32].Effective&(1<<(capability%32)) != 0
+	}
+	admin := has(unix.CAP_SYS_ADMIN)
+	if !admin && !has(unix.CAP_BPF) {
+		missing = append(missing, "CAP_BPF")
+	}
+	if !admin && !has(unix.CAP_PERFMON) {
+		missing = append(missing, "CAP_PERFMON")
+	}
+	if !has(unix.CAP_NET_ADMIN) {
+		missing = append(missing, "CAP_NET_ADMIN")
+	}
+	return missing
+}

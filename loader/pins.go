@@ -1,0 +1,184 @@
+package loader
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// An instance is built beside its place and renamed into it; what it replaces
+// is renamed away first. What a killed process leaves of either is swept by
+// the next one that holds the lock.
+func underConstruction(dir string) string { return beside(dir, "_new_") }
+func discarded(dir string) string         { return beside(dir, "_old_") }
+
+func beside(dir, prefix string) string {
+	return filepath.Join(filepath.Dir(dir), prefix+filepath.Base(dir))
+}
+
+// checkBPFFS returns an error that says what to do when dir would not be in a
+// BPF file system.
+func checkBPFFS(dir string) error {
+	at := dir
+	var stat unix.Statfs_t
+	err := unix.Statfs(at, &stat)
+	for ; errors.Is(err, unix.ENOENT) && at != "/"; err = unix.Statfs(at, &stat) {
+		at = filepath.Dir(at)
+	}
+	if err != nil {
+		return fmt.Errorf("pin directory %s: %w", dir, err)
+	}
+	if uint32(stat.Type) != unix.BPF_FS_MAGIC {
+		return fmt.Errorf("%s: %w; mount one (mount -t bpf bpf %s) or go on without (--no-pin)", dir, ErrNoBPFFS, bpffs)
+	}
+	return nil
+}
+
+// lockLimit is how long another process may take over the same directory.
+const lockLimit = 10 * time.Second
+
+// lock waits for its turn to look at and change the instances beside dir. The
+// directory that holds them is made if create is set; if it is not there, the
+// error wraps os.ErrNotExist. The lock is the directory's own, so a process
+// that dies gives it up, and nothing is left of it.
+func lock(dir string, create bool) (unlock func(), err error) {
+	parent := filepath.Dir(dir)
+	for deadline := time.Now().Add(lockLimit); ; {
+		if create {
+			if err := os.MkdirAll(parent, 0o700); err != nil {
+				return nil, explain(err)
+			}
+		}
+		f, err := os.Open(parent)
+		switch {
+		case errors.Is(err, fs.ErrNotExist) && create:
+			continue // removed with its last instance just now
+		case err != nil:
+			return nil, err
+		}
+		err = wait(f, deadline)
+		if err == nil && still(f, parent) {
+			return func() { _ = f.Close() }, nil // which unlocks
+		}
+		_ = f.Close()
+		if err != nil {
+			return nil, fmt.Errorf("waiting for another process at %s: %w", parent, err)
+		}
+	}
+}
+
+func wait(f *os.File, deadline time.Time) error {
+	for {
+		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EINTR) {
+			return err
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("it holds the lock for more than %v", lockLimit)
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+}
+
+// still reports whether path is the directory that f is.
+func still(f *os.File, path string) bool {
+	a, errA := f.Stat()
+	b, errB := os.Stat(path)
+	return errA == nil && errB == nil && os.SameFile(a, b)
+}
+
+// sweep removes what killed processes left beside dir. The caller has the lock.
+func sweep(dir string) error {
+	return errors.Join(os.RemoveAll(underConstruction(dir)), os.RemoveAll(discarded(dir)))
+}
+
+// commit puts what was built in its place, which is what makes it exist.
+func commit(dir string) error {
+	// An empty directory is no instance; a full one is not removed by this.
+	_ = os.Remove(dir)
+	return os.Rename(underConstruction(dir), dir)
+}
+
+// replace is commit where something stands already: in between there is
+// nothing, never a mixture.
+func replace(dir string) error {
+	// Start of the critical section.
+	if err := os.Rename(dir, discarded(dir)); err != nil {
+		return err
+	}
+	if err := os.Rename(underConstruction(dir), dir); err != nil {
+		return errors.Join(err, os.Rename(discarded(dir), dir))
+	}
+	// End of the critical section.
+	return os.RemoveAll(discarded(dir))
+}
+
+// Purge removes every pin in dir, whatever it is and whoever made it: maps of
+// a version that this one cannot read, or of a namespace that is gone. The
+// program leaves every interface that it is attached to by these pins.
+func Purge(dir string) error {
+	dir, err := checkDir(dir)
+	if err != nil {
+		return err
+	}
+	unlock, err := lock(dir, false)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	return purge(dir)
+}
+
+// purge is Purge under the lock.
+func purge(dir string) error {
+	if err := checkBPFFS(dir); err != nil {
+		return err // nothing of ours, so nothing to remove
+	}
+	links, err := pinnedLinks(dir)
+	if err != nil {
+		return err
+	}
+	errs := []error{sweep(dir)}
+	for _, l := range links {
+		errs = append(errs, l.detach())
+	}
+	if err := errors.Join(append(errs, os.RemoveAll(dir))...); err != nil {
+		return err
+	}
+	if filepath.Dir(dir) == base {
+		_ = os.Remove(base) // unless it holds other instances
+	}
+	return nil
+}
+
+// A link's pin carries the interface's name. What bpffs does not take in a
+// name (the dot of eth0.100) is written as %xx, and so is the percent sign.
+const linkPrefix = "link_"
+
+func linkPin(dir, ifname string) string {
+	var name strings.Builder
+	name.WriteString(linkPrefix)
+	for _, b := range []byte(ifname) {
+		if b == '.' || b == '%' {
+			fmt.Fprintf(&name, "%%%02x", b)
+		} else {
+			name.WriteByte(b)
+		}
+	}
+	return filepath.Join(dir, name.String())
+}
+
+// linkedInterface is the reverse of linkPin; ok is false for other pins.
+func linkedInterface(pin string) (ifname string, ok bool) {
+	escaped, ok := strings.CutPrefix(filepath.Base(pin), linkPrefix)
+	return strings.NewReplacer("%2e", ".", "%25", "%").Replace(escaped), ok
+}

@@ -1,0 +1,216 @@
+package loader
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/cilium/ebpf"
+
+	"github.com/ikepulse/ikepulse/bpf"
+	"github.com/ikepulse/ikepulse/maps"
+)
+
+// found is what a pin directory holds, opened.
+type found struct {
+	objects
+	dir   string
+	meta  maps.Meta
+	alien string     // why meta cannot be read, "" if it can
+	links []attached // closed by whoever called look
+}
+
+// look opens what is pinned in dir. Nothing there is [ErrNotLoaded], something
+// of another namespace a [*NamespaceError], something incomplete a
+// [*MismatchError]. The caller has the lock.
+func look(dir string, cookie uint64) (*found, error) {
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) || err == nil && len(entries) == 0 {
+		return nil, fmt.Errorf("%s: %w", dir, ErrNotLoaded)
+	}
+	if err != nil {
+		return nil, err
+	}
+	f := &found{dir: dir}
+	if f.links, err = pinnedLinks(dir); err != nil {
+		return nil, err
+	}
+	if err := f.open(cookie); err != nil {
+		closeLinks(f.links)
+		return nil, err
+	}
+	return f, nil
+}
+
+func (f *found) open(cookie uint64) error {
+	var err error
+	if f.Handles, err = maps.LoadPinned(f.dir, false); err == nil {
+		f.XDP, err = ebpf.LoadPinnedProgram(programPin(f.dir), nil)
+	}
+	if err == nil {
+		err = f.checkNamespace(cookie)
+	}
+	if err == nil {
+		if f.meta, err = maps.ReadMeta(f.Meta); err != nil {
+			f.alien, err = err.Error(), nil
+		}
+		return nil
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		err = f.mismatch([]string{err.Error()})
+	}
+	return errors.Join(explain(err), f.Close())
+}
+
+func (f *found) checkNamespace(cookie uint64) error {
+	theirs, err := maps.NetnsCookieOf(f.Meta)
+	if err == nil && theirs != cookie {
+		err = &NamespaceError{Dir: f.dir, Theirs: theirs, Ours: cookie}
+	}
+	return err
+}
+
+// unreadable says why the maps are not those of this version for so many
+// tunnels.
+func (f *found) unreadable(capacity int) []string {
+	if f.alien != "" {
+		return []string{f.alien}
+	}
+	spec, err := maps.Spec(capacity)
+	if err != nil {
+		return []string{err.Error()}
+	}
+	return maps.Differences(spec, f.Handles)
+}
+
+// mismatch names the interfaces that hold the difference in place.
+func (f *found) mismatch(differs []string) error {
+	e := &MismatchError{Dir: f.dir, Differs: differs}
+	for _, l := range f.links {
+		if l.index != 0 {
+			e.Attached = append(e.Attached, l.name)
+		}
+	}
+	return e
+}
+
+func (f *found) attached() bool {
+	for _, l := range f.links {
+		if l.index != 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// take makes what is pinned into what the options ask for, or refuses.
+func (f *found) take(o Options, cookie uint64) (*Instance, error) {
+	if f.alien != "" {
+		return f.renew(o, cookie, []string{f.alien})
+	}
+	wanted := o.over(f.meta)
+	settings := settingsDiffer(f.meta, wanted)
+	layout := f.unreadable(wanted.Capacity)
+	switch {
+	case len(settings)+len(layout) > 0 && f.attached():
+		return nil, errors.Join(f.mismatch(append(settings, layout...)), f.Close())
+	case len(layout) > 0:
+		return f.renew(o, cookie, layout)
+	case len(settings) > 0 || !f.current():
+		if err := f.swapProgram(wanted); err != nil {
+			return nil, errors.Join(err, f.Close())
+		}
+	}
+	return f.instance(f.dir)
+}
+
+// renew replaces program and maps, unless they are in use.
+func (f *found) renew(o Options, cookie uint64, differs []string) (*Instance, error) {
+	if f.attached() {
+		return nil, errors.Join(f.mismatch(differs), f.Close())
+	}
+	if err := f.Close(); err != nil {
+		return nil, err
+	}
+	return build(f.dir, o, cookie, replace)
+}
+
+// current reports whether the pinned program has the code of this version.
+func (f *found) current() bool {
+	spec, err := bpf.Load()
+	if err != nil {
+		return false
+	}
+	info, err := f.XDP.Info()
+	return err == nil && spec.Programs[bpf.ProgXDP].Compatible(info) == nil
+}
+
+// swapProgram loads this version's program with new settings over the same
+// maps, moves every interface over to it, and pins it: no stamp and no
+// keepalive is lost. If an interface cannot be moved, all go back.
+func (f *found) swapProgram(wanted maps.Meta) error {
+	next, err := f.reload(wanted)
+	if err != nil {
+		return err
+	}
+	pin := filepath.Join(f.dir, "_next")
+	err = errors.Join(os.RemoveAll(pin), next.Pin(pin))
+	if err == nil {
+		err = f.switchTo(next, pin, wanted)
+	}
+	if err != nil {
+		return errors.Join(explain(err), os.RemoveAll(pin), next.Close())
+	}
+	old := f.XDP
+	f.XDP, f.meta = next, wanted
+	return old.Close()
+}
+
+func (f *found) reload(wanted maps.Meta) (*ebpf.Program, error) {
+	spec, err := maps.Spec(wanted.Capacity)
+	if err == nil {
+		err = set(spec, wanted)
+	}
+	if err != nil {
+		return nil, err
+	}
+	var next struct {
+		XDP *ebpf.Program `ebpf:"ikepulse_xdp"`
+	}
+	err = spec.LoadAndAssign(&next, &ebpf.CollectionOptions{MapReplacements: f.Maps()})
+	if err != nil {
+		return nil, fmt.Errorf("loading: %w", explain(err))
+	}
+	return next.XDP, nil
+}
+
+// switchTo is the commit of swapProgram. What it did is taken back when a
+// part of it fails; the pin, which decides what the next process finds, comes
+// last.
+func (f *found) switchTo(next *ebpf.Program, pin string, wanted maps.Meta) error {
+	err := f.moveLinks(next)
+	if err == nil {
+		err = wanted.Write(f.Meta)
+	}
+	if err == nil {
+		err = os.Rename(pin, programPin(f.dir))
+	}
+	if err != nil {
+		return errors.Join(err, f.meta.Write(f.Meta), f.moveLinks(f.XDP))
+	}
+	return nil
+}
+
+func (f *found) moveLinks(to *ebpf.Program) error {
+	for _, l := range f.links {
+		if l.index == 0 {
+			continue
+		}
+		if err := l.link.Update(to); err != nil {
+			return fmt.Errorf("moving %s to another program: %w", l.name, err)
+		}
+	}
+	return nil
+}
