@@ -65,10 +65,10 @@ func BenchmarkXDP(b *testing.B) {
 		r.local(known).peer(known, PeerEntry{Flags: PeerNATted, AnswerTick: r.now})
 		return r.sa(knownSPI, tuple, tuple.Hash()).IkepulseXdp
 	}
-	unfrozen := func(s *settings) { s.frozen, s.TickShift, s.AnswerInterval = false, 8, 1<<31-1 }
-	program := ready(load(b, unfrozen))
-	absorbing := ready(load(b, unfrozen, func(s *settings) { s.KeepaliveMode = KeepaliveAbsorb }))
-	accounting := ready(load(b, unfrozen, func(s *settings) { s.AccountEveryPacket = 1 }))
+	ticking := func(s *settings) { s.clock, s.TickShift, s.AnswerInterval = nil, 8, 1<<31-1 }
+	program := ready(load(b, ticking))
+	absorbing := ready(load(b, ticking, func(s *settings) { s.KeepaliveMode = KeepaliveAbsorb }))
+	accounting := ready(load(b, ticking, func(s *settings) { s.AccountEveryPacket = 1 }))
 	stranger := known.alter(func(f *frame) { f.src = gateway })
 	tcp := known.alter(func(f *frame) { f.protocol = protocolTCP })
 

@@ -50,7 +50,7 @@ func TestClock(t *testing.T) {
 // of the clock that ikepulse_clock reads.
 func TestTickOfTheRealClock(t *testing.T) {
 	for _, shift := range []uint32{0, 8, 31, 63} {
-		r := load(t, func(s *settings) { s.frozen, s.TickShift = false, shift })
+		r := load(t, func(s *settings) { s.clock, s.TickShift = nil, shift })
 		f := espInUDP(knownSPI, 1)
 		r.sa(knownSPI, f.tuple(), 0).local(f)
 

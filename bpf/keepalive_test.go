@@ -75,10 +75,11 @@ func TestAnswerOnTheWire(t *testing.T) {
 	}
 }
 
-// The checksum is folded right whatever the words: sums of one, two carries.
+// The checksum is folded right whatever the words. With the last address the
+// first fold carries once more: its words make the sum 0x1ffff.
 func TestAnswerChecksums(t *testing.T) {
 	r := load(t)
-	for _, address := range []string{"0.0.0.1", "255.255.255.255", "255.255.255.254", "127.255.0.1", "44.203.255.255", "128.0.128.0"} {
+	for _, address := range []string{"0.0.0.1", "255.255.255.255", "255.255.255.254", "127.255.0.1", "128.0.128.0", "255.255.17.156"} {
 		f := keepalive()
 		f.src = netip.AddrPortFrom(netip.MustParseAddr(address), 65535)
 		r.peer(f, PeerEntry{Owners: 1, Flags: PeerNATted})
@@ -139,6 +140,8 @@ func TestAnswerInterval(t *testing.T) {
 		{top - 8, 1, 10, ReasonKeepaliveLimited},
 		{top - 11, top, 10, ReasonKeepaliveAnswered},
 		{top - 10, top, 10, ReasonKeepaliveLimited},
+		{top - 5, top - 1, 10, ReasonKeepaliveLimited},
+		{top - 20, 3, 10, ReasonKeepaliveAnswered},
 		{0, top, 10, ReasonKeepaliveAnswered},
 		{0, 1, 10, ReasonKeepaliveAnswered},
 		{0, 1<<31 + 5, 10, ReasonKeepaliveAnswered},

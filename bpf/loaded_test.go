@@ -39,7 +39,7 @@ const helperBase = "__bpf_call_base"
 // After the verifier's rewriting, too, the program calls nothing but lookups:
 // this is the code that runs, with the helpers it was really given.
 func TestHelpersOfTheLoadedProgram(t *testing.T) {
-	r := load(t, func(s *settings) { s.frozen = false })
+	r := load(t, func(s *settings) { s.clock = nil })
 	info, err := r.IkepulseXdp.Info()
 	if err != nil {
 		t.Fatal(err)

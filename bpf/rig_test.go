@@ -14,22 +14,24 @@ import (
 // of them before and after each frame.
 const slots = 8
 
-// settings are the rodata of one load, and the clock: a frozen tick makes
-// every outcome exact. now replaces the low half of jiffies64.
+// settings are the rodata of one load, and what becomes of its clock.
 type settings struct {
 	KeepaliveMode, StrangerPass, TickShift uint32
 	AnswerInterval, AnswerBudget, SlotMask uint32
 	AccountEveryPacket                     uint32
 	NATTPort                               uint16
-	frozen                                 bool
-	now                                    uint32
 	hotEntries                             uint32
+
+	// now is the low half of jiffies64: a frozen tick makes every outcome
+	// exact. clock changes the program accordingly; nil leaves it as it ships.
+	now   uint32
+	clock func(t testing.TB, program asm.Instructions, now uint32) asm.Instructions
 }
 
 func defaults() settings {
 	return settings{
 		AnswerInterval: 10, AnswerBudget: 1000, SlotMask: slots - 1, NATTPort: gateway.Port(),
-		frozen: true, now: 5000, hotEntries: slots,
+		hotEntries: slots, now: 5000, clock: freezeClock,
 	}
 }
 
@@ -46,15 +48,17 @@ func (s settings) apply(t testing.TB, spec *ebpf.CollectionSpec) {
 	}
 	spec.Maps[MapHot].MaxEntries = s.hotEntries
 	spec.Maps[MapSAs].MaxEntries = s.hotEntries
-	if s.frozen {
-		freezeClock(t, spec.Programs[ProgXDP].Instructions, s.now)
+	if s.clock != nil {
+		xdp := spec.Programs[ProgXDP]
+		xdp.Instructions = s.clock(t, xdp.Instructions, s.now)
 	}
 }
 
-// freezeClock replaces each call of bpf_jiffies64 by its result. Jiffies pass
-// 2^32 only 300 s after boot, so this is how the neighbourhood of the wrap is
-// reached: the rest of the program is as it ships.
-func freezeClock(t testing.TB, program asm.Instructions, now uint32) {
+// freezeClock makes each call of bpf_jiffies64 a constant. Jiffies pass 2^32
+// only 300 s after boot, so this is how the neighbourhood of the wrap is
+// reached: the rest of the program is as it ships. A constant has the size of a
+// call, for jumps go by distance.
+func freezeClock(t testing.TB, program asm.Instructions, now uint32) asm.Instructions {
 	t.Helper()
 	calls := 0
 	for i, ins := range program {
@@ -66,6 +70,7 @@ func freezeClock(t testing.TB, program asm.Instructions, now uint32) {
 	if calls == 0 {
 		t.Fatal("the program does not read jiffies")
 	}
+	return program
 }
 
 // rig is the program, loaded but not attached, with maps of its own.
@@ -174,15 +179,20 @@ func (r *rig) state() state {
 	return s
 }
 
-// run sends one frame through the program.
-func (r *rig) run(in []byte) (Verdict, []byte) {
-	r.Helper()
+// try sends one frame through the program, from any goroutine.
+func (r *rig) try(in []byte) (Verdict, []byte, error) {
 	opts := ebpf.RunOptions{Data: in, DataOut: make([]byte, len(in)+64)}
 	verdict, err := r.IkepulseXdp.Run(&opts)
+	return Verdict(verdict), opts.DataOut, err
+}
+
+func (r *rig) run(in []byte) (Verdict, []byte) {
+	r.Helper()
+	verdict, out, err := r.try(in)
 	if err != nil {
 		r.Fatalf("run: %v", err)
 	}
-	return Verdict(verdict), opts.DataOut
+	return verdict, out
 }
 
 // expect runs a frame and compares the verdict, the bytes, the whole vector of
