@@ -33,7 +33,10 @@ func serve(t *testing.T) (*Client, string) {
 	}
 	api := API{Status: read("status"), Peers: read("peers"), SAs: read("sas"),
 		Initiate: act("initiate"), Terminate: act("terminate"), Probe: act("probe"),
-		Events: func(ctx context.Context, emit func(any) error) error {
+		Events: func(ctx context.Context, started func() error, emit func(any) error) error {
+			if err := started(); err != nil {
+				return err
+			}
 			for i := range 3 {
 				if err := emit(i); err != nil {
 					return err

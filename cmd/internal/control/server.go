@@ -25,8 +25,9 @@ type API struct {
 	Status func(context.Context) (any, error)
 	Peers  func(context.Context) (any, error)
 	SAs    func(context.Context) (any, error)
-	// Events calls emit for each event until the context ends or emit fails.
-	Events func(ctx context.Context, emit func(any) error) error
+	// Events calls started when no event will be missed any more, then emit for
+	// each event, until the context ends or either fails.
+	Events func(ctx context.Context, started func() error, emit func(any) error) error
 	// The acts take a connection's name or a peer, and return how many SAs
 	// they were applied to.
 	Initiate  func(ctx context.Context, name string) (int, error)
@@ -158,12 +159,9 @@ func (api API) events(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", "application/x-ndjson")
 	flush := http.NewResponseController(w)
 	_ = flush.SetReadDeadline(time.Time{})
-	if flush.Flush() != nil {
-		return
-	}
 	enc := json.NewEncoder(w)
 	// An error is a client that has gone.
-	_ = api.Events(r.Context(), func(e any) error {
+	_ = api.Events(r.Context(), flush.Flush, func(e any) error {
 		return errors.Join(enc.Encode(e), flush.Flush())
 	})
 }
