@@ -1,0 +1,210 @@
+// Package config reads the gateway's YAML configuration, strictly: a key it
+// does not know is a problem, not a default, and every problem of every file
+// is reported at once, each with its place. It reads files and changes
+// nothing, and most of it needs no privilege (see Check).
+//
+// One file is the first; it may include others, which hold connections, pools,
+// secrets and further includes. A file's tree is decoded into plain structs
+// and let go before the next file is read; no step compares every item with
+// every other, so the time and memory of a load grow with the configuration's
+// size and not faster.
+package config
+
+import (
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"time"
+)
+
+// Config is a whole configuration, defaults filled in. It is not changed after
+// Load; slices in it may be shared between connections.
+type Config struct {
+	Listen      Listen
+	XDP         XDP
+	Dataplane   string // "userspace": the only one so far
+	Shards      int    // 1..MaxShards, never more than XDP.Capacity
+	Control     Control
+	Log         Log
+	Connections []Connection // in the order of the files, then within them
+	Pools       []Pool
+	Secrets     []Secret
+
+	// Notes are oddities that keep nothing from running, such as a glob that
+	// matches no file. They have the form of problems.
+	Notes Problems
+}
+
+// Listen is where the gateway is reached.
+type Listen struct {
+	Addresses  []netip.Addr // at least one; never unspecified, multicast or 4-in-6
+	Interfaces []string     // empty: those that carry the addresses
+}
+
+// XDP configures the packet program.
+type XDP struct {
+	Keepalive      string // "answer", "absorb" or "pass"
+	AnswerInterval time.Duration
+	Capacity       int  // tunnels, 1..MaxCapacity
+	StrangerPass   bool // a keepalive from an unknown tuple goes to the stack
+}
+
+// Control is the control socket.
+type Control struct {
+	Socket string // absolute; empty where the file names none: the instance's own
+	Group  string // empty: the daemon's
+}
+
+// Log says what is logged, and how.
+type Log struct {
+	Level  slog.Level
+	Format string // "text" or "json"
+}
+
+// Connection is what is agreed with one peer, or with many alike.
+type Connection struct {
+	Name          string
+	Pos           Pos
+	Local, Remote Party
+	VIPs          []netip.Addr // as initiator: virtual addresses to ask for; unspecified: any of that family
+	Pools         []string     // as responder: where virtual addresses come from; each is in Config.Pools
+	Proposals     []string
+	ESPProposals  []string      // what a child has that names none
+	NATKeepalive  time.Duration // as the natted side: how often we send a keepalive
+	DPD           DPD
+	Children      []Child // exactly one, so far
+}
+
+// Party is one side of a connection.
+type Party struct {
+	Auth string // "psk"
+	ID   ID     // the local one is never a pattern
+	// Addresses: local: some of Listen.Addresses, empty for any of them;
+	// remote: where to initiate to, and empty if the peer always initiates.
+	Addresses []netip.Addr
+}
+
+// DPD says when a silent peer is probed, and when it is dead.
+type DPD struct {
+	Mode        string // "idle", "on-demand", "periodic" or "off"
+	Delay       time.Duration
+	Retransmit  Retransmit
+	MaxSuppress time.Duration
+	Action      string // "clear": the only one so far
+}
+
+// Retransmit is the timing of an unanswered request: the first wait is
+// Timeout, each further one Base times longer, and after Tries
+// retransmissions and one last wait the peer is dead.
+type Retransmit struct {
+	Timeout time.Duration
+	Base    float64
+	Tries   int
+}
+
+// Total is the time from a request to the verdict.
+func (r Retransmit) Total() time.Duration {
+	wait, sum := float64(r.Timeout), 0.0
+	for range r.Tries + 1 {
+		sum += wait
+		wait *= r.Base
+	}
+	return time.Duration(sum)
+}
+
+// Child is a pair of traffic selector lists under one connection.
+type Child struct {
+	Name              string
+	Pos               Pos
+	LocalTS, RemoteTS []Selector // 1..MaxSelectors each
+	ESPProposals      []string
+	StartAction       string // "none" or "start"
+}
+
+// Selector is a traffic selector: Prefix, or, if Dynamic, the virtual address
+// where there is one and else the party's own. Protocol 0 is any; ports are
+// 0..65535 unless the selector narrows them.
+type Selector struct {
+	Prefix           netip.Prefix
+	Dynamic          bool
+	Protocol         uint8
+	FromPort, ToPort uint16
+}
+
+func (s Selector) String() string {
+	base := s.Prefix.String()
+	if s.Dynamic {
+		base = "dynamic"
+	}
+	switch {
+	case s.Protocol == 0:
+		return base
+	case s.FromPort == 0 && s.ToPort == 65535:
+		return fmt.Sprintf("%s[%d]", base, s.Protocol)
+	case s.FromPort == s.ToPort:
+		return fmt.Sprintf("%s[%d/%d]", base, s.Protocol, s.FromPort)
+	}
+	return fmt.Sprintf("%s[%d/%d-%d]", base, s.Protocol, s.FromPort, s.ToPort)
+}
+
+// MarshalText gives the selector as a config file has it.
+func (s Selector) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
+
+// Pool is a range of virtual addresses. No two overlap.
+type Pool struct {
+	Name      string
+	Pos       Pos // of its addresses
+	Addresses netip.Prefix
+	DNS       []netip.Addr // of the same family
+}
+
+// Secret is the key that a peer proves its identity with. Where several IDs
+// match a peer, the most specific is meant.
+type Secret struct {
+	ID   ID
+	PSK  PSK
+	File string
+	Pos  Pos
+}
+
+// Checks are the syntax checks of what another package defines. Both must be
+// set. An error's text is shown to the operator behind the proposal.
+type Checks struct {
+	IKEProposal func(string) error
+	ESPProposal func(string) error
+}
+
+// Limits of a configuration.
+const (
+	MaxShards    = 16
+	MaxCapacity  = 1 << 21 // an SPI has 22 slot bits, and the arrays hold twice the capacity
+	MaxSelectors = 4
+	maxListen    = 64
+	maxProposals = 16
+)
+
+// Load reads the configuration at path with everything it refers to. The
+// Config is nil if there are problems, and complete otherwise.
+func Load(path string, c Checks) (*Config, Problems) {
+	l := newLoader(c)
+	l.readFiles(path)
+	l.readSecrets()
+	return l.finish()
+}
+
+// Check is Load for somebody who may lack the right to read the secrets: one
+// that permissions hide is a note instead of a problem. The Config it returns
+// holds no secret's value, so it can be looked at but not run.
+func Check(path string, c Checks) (*Config, Problems) {
+	l := newLoader(c)
+	l.unprivileged = true
+	l.readFiles(path)
+	l.readSecrets()
+	cfg, ps := l.finish()
+	if cfg != nil {
+		for i := range cfg.Secrets {
+			cfg.Secrets[i].PSK = PSK{}
+		}
+	}
+	return cfg, ps
+}

@@ -1,0 +1,213 @@
+package config
+
+import (
+	"cmp"
+	"net/netip"
+	"runtime"
+	"slices"
+)
+
+// loader collects a configuration over its files. It is used once.
+type loader struct {
+	checks       Checks
+	unprivileged bool
+
+	cfg      Config
+	defaults Connection // what every connection starts from
+	problems Problems
+
+	queue    []*source // files to read
+	patterns []value   // of the current file, for more of them
+	files    map[fileID]*source
+	order    map[string]int // of the files, by name, in the order read
+
+	// incomplete is set where a file is missing from the picture, so that what
+	// refers to it is not called wrong.
+	incomplete  bool
+	listenKnown bool // every listen address was good; as above
+
+	names         map[string]Pos // of connections and pools: "pools.office"
+	poolNames     []string
+	poolUses      []poolUse
+	peers         []peer
+	pairs         map[string]peer // by local and remote identity
+	secretIDs     idSet
+	secretFilesAt []Pos // beside cfg.Secrets
+
+	// hints is how much may yet be spent on finding what was meant.
+	hints int
+
+	// work counts nodes read and comparisons made, so that a test can hold
+	// their growth to that of the input.
+	work int
+}
+
+// poolUse is a connection's mention of a pool.
+type poolUse struct {
+	name string
+	at   Pos
+}
+
+// peer is whom a connection is for.
+type peer struct {
+	connection string
+	id         ID
+	at         Pos
+}
+
+func newLoader(c Checks) *loader {
+	l := &loader{
+		checks:    c,
+		files:     map[fileID]*source{},
+		order:     map[string]int{},
+		names:     map[string]Pos{},
+		pairs:     map[string]peer{},
+		secretIDs: newIDSet(),
+		hints:     hintBudget,
+	}
+	l.cfg = Config{
+		XDP:       XDP{Keepalive: "answer", AnswerInterval: defaultAnswerInterval, Capacity: 65536},
+		Dataplane: "userspace",
+		Log:       Log{Format: "text"},
+	}
+	l.defaults = Connection{
+		Proposals:    slices.Clone(DefaultProposals),
+		ESPProposals: slices.Clone(DefaultESPProposals),
+		NATKeepalive: defaultNATKeepalive,
+		DPD:          defaultDPD,
+	}
+	return l
+}
+
+func (l *loader) report(at Pos, key, text string) {
+	l.problems = append(l.problems, Problem{at, key, text})
+}
+
+func (l *loader) note(at Pos, key, text string) {
+	l.cfg.Notes = append(l.cfg.Notes, Problem{at, key, text})
+}
+
+// claim takes a name that only one may have.
+func (l *loader) claim(v value) bool {
+	if first, taken := l.names[v.key]; taken {
+		v.failKey("given twice; first at %s", first)
+		return false
+	}
+	l.names[v.key] = v.keyPos()
+	return true
+}
+
+// finish makes the checks that need every file, and gives the result.
+func (l *loader) finish() (*Config, Problems) {
+	l.checkPoolUses()
+	l.checkOverlap()
+	l.checkSecrets()
+	l.resolveShards()
+	l.sort(l.problems)
+	l.sort(l.cfg.Notes)
+	if len(l.problems) > 0 {
+		return nil, l.problems
+	}
+	return &l.cfg, nil
+}
+
+func (l *loader) sort(ps Problems) {
+	slices.SortStableFunc(ps, func(a, b Problem) int {
+		return cmp.Or(
+			cmp.Compare(l.order[a.Pos.File], l.order[b.Pos.File]),
+			cmp.Compare(a.Pos.Line, b.Pos.Line),
+			cmp.Compare(a.Pos.Column, b.Pos.Column))
+	})
+}
+
+// checkPoolUses finds pools that nobody defines.
+func (l *loader) checkPoolUses() {
+	if l.incomplete {
+		return
+	}
+	for _, use := range l.poolUses {
+		if _, there := l.names["pools."+use.name]; there {
+			continue
+		}
+		text := "there is no pool " + quoted(use.name)
+		if near := l.similar(use.name, l.poolNames); near != "" {
+			text += "; did you mean " + quoted(near) + "?"
+		}
+		l.report(use.at, "pools", text)
+	}
+}
+
+// checkOverlap finds pools that share addresses with another or with us. In
+// the order of their first addresses, wider before narrower, a pool that
+// overlaps others lies within them, and is reported with the innermost.
+func (l *loader) checkOverlap() {
+	pools := make([]*Pool, len(l.cfg.Pools))
+	for i := range pools {
+		pools[i] = &l.cfg.Pools[i]
+	}
+	slices.SortStableFunc(pools, func(a, b *Pool) int {
+		l.work++
+		return cmp.Or(a.Addresses.Addr().Compare(b.Addresses.Addr()), cmp.Compare(a.Addresses.Bits(), b.Addresses.Bits()))
+	})
+	var open []*Pool // around the current one, each within the one before it
+	for _, p := range pools {
+		l.work++
+		for len(open) > 0 && !open[len(open)-1].Addresses.Overlaps(p.Addresses) {
+			open = open[:len(open)-1]
+		}
+		if len(open) > 0 {
+			l.reportOverlap(open[len(open)-1], p)
+		}
+		open = append(open, p)
+		for _, a := range l.cfg.Listen.Addresses {
+			if p.Addresses.Contains(a) {
+				l.report(p.Pos, "pools."+p.Name+".addresses", p.Addresses.String()+" contains our own address "+a.String())
+			}
+		}
+	}
+}
+
+// reportOverlap names both pools, at the one that came later.
+func (l *loader) reportOverlap(a, b *Pool) {
+	if l.before(b.Pos, a.Pos) {
+		a, b = b, a
+	}
+	l.report(b.Pos, "pools."+b.Name+".addresses",
+		b.Addresses.String()+" overlaps "+a.Addresses.String()+" of pool "+a.Name+" at "+a.Pos.String())
+}
+
+func (l *loader) before(a, b Pos) bool {
+	return cmp.Or(cmp.Compare(l.order[a.File], l.order[b.File]), cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column)) < 0
+}
+
+// checkSecrets finds connections that nobody can prove an identity for. For a
+// pattern that may be meant: its secrets can come with the next reload.
+func (l *loader) checkSecrets() {
+	if l.incomplete {
+		return
+	}
+	for _, p := range l.peers {
+		l.work++
+		text := "no secret for " + p.id.String()
+		switch {
+		case l.secretIDs.serves(p.id):
+		case p.id.Pattern:
+			l.note(p.at, "remote.id", text+", so nobody can use this connection")
+		default:
+			l.report(p.at, "remote.id", text+"; give one under secrets")
+		}
+	}
+}
+
+// resolveShards fills in the number of event loops. Each needs slots of its
+// own, so there are never more than tunnels.
+func (l *loader) resolveShards() {
+	if l.cfg.Shards == 0 {
+		l.cfg.Shards = min(runtime.GOMAXPROCS(0), MaxShards, l.cfg.XDP.Capacity)
+	}
+}
+
+// sameFamily is true if some address of a set is of a's family.
+func sameFamily(a netip.Addr, set []netip.Addr) bool {
+	return slices.ContainsFunc(set, func(b netip.Addr) bool { return a.Is4() == b.Is4() })
+}

@@ -1,0 +1,149 @@
+package config
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"syscall"
+)
+
+const (
+	minPSK = 20
+	maxPSK = 4096
+)
+
+// redacted stands wherever a secret would be printed.
+const redacted = "[redacted]"
+
+// PSK is a pre-shared key. Printing, logging or marshalling it, or anything
+// that holds it, shows only that it is one: the bytes stand behind a pointer,
+// which even a printer that looks into unexported fields does not follow.
+type PSK struct{ value *[]byte }
+
+// Bytes is the key itself, or nil. The caller may wipe it when done.
+func (p PSK) Bytes() []byte {
+	if p.value == nil {
+		return nil
+	}
+	return *p.value
+}
+
+func (p PSK) String() string { return redacted }
+
+// Format is there because %x and its like do not ask String.
+func (p PSK) Format(w fmt.State, _ rune) { _, _ = io.WriteString(w, redacted) }
+
+// LogValue keeps the key out of logs.
+func (p PSK) LogValue() slog.Value { return slog.StringValue(redacted) }
+
+// MarshalText keeps the key out of whatever is marshalled.
+func (p PSK) MarshalText() ([]byte, error) { return []byte(redacted), nil }
+
+// readSecrets reads the files that the secrets name.
+func (l *loader) readSecrets() {
+	for i, at := range l.secretFilesAt {
+		s := &l.cfg.Secrets[i]
+		if s.File == "" { // missing, and reported as such
+			continue
+		}
+		psk, complaint := readPSK(s.File)
+		switch {
+		case complaint == hidden && l.unprivileged:
+			l.noteHidden(s.File, at)
+		case complaint != "":
+			l.reportFile(at, s.File, complaint)
+		}
+		s.PSK = psk
+	}
+}
+
+// hidden is the complaint about a file that permissions keep from us.
+const hidden = "permission denied"
+
+// readPSK returns the key in a file, or what is wrong with the file.
+func readPSK(path string) (psk PSK, complaint string) {
+	raw, info, err := readRegular(path, maxPSK)
+	if errors.Is(err, fs.ErrPermission) {
+		return PSK{}, hidden
+	}
+	if err != nil {
+		return PSK{}, reason(err)
+	}
+	value := withoutNewline(raw)
+	for _, complaint := range []string{exposed(info.Mode(), owner(info), os.Geteuid()), lengthOf(value)} {
+		if complaint != "" {
+			clear(raw)
+			return PSK{}, complaint
+		}
+	}
+	return PSK{&value}, ""
+}
+
+// noteHidden checks what can be seen of a secret from outside: its mode, if
+// not even that is hidden. Whose it should be is not known here, since the
+// gateway will run as somebody else.
+func (l *loader) noteHidden(path string, at Pos) {
+	if info, err := os.Stat(path); err == nil {
+		if complaint := exposed(info.Mode(), 0, 0); complaint != "" {
+			l.reportFile(at, path, complaint)
+			return
+		}
+	}
+	l.note(at, pskFileKey, printable(path)+": not readable for you, so its content was not checked")
+}
+
+const pskFileKey = "secrets.psk_file"
+
+func (l *loader) reportFile(at Pos, path, complaint string) {
+	l.report(at, pskFileKey, printable(path)+": "+complaint)
+}
+
+// exposed says what is wrong with a secret's mode and owner, or "".
+func exposed(mode fs.FileMode, uid, euid int) string {
+	if mode.Perm()&0o077 != 0 {
+		return fmt.Sprintf("open to others (mode %04o); make it 0600", mode.Perm())
+	}
+	if uid != euid && uid != 0 {
+		return fmt.Sprintf("owned by user %d; it must be owned by the gateway's user (%d) or by root", uid, euid)
+	}
+	return ""
+}
+
+func lengthOf(psk []byte) string {
+	switch {
+	case len(psk) == 0:
+		return "empty"
+	case len(psk) < minPSK:
+		return fmt.Sprintf("only %d bytes; a secret needs at least %d", len(psk), minPSK)
+	}
+	return ""
+}
+
+// withoutNewline drops the one line end that an editor or echo leaves. Every
+// other byte belongs to the key.
+func withoutNewline(b []byte) []byte {
+	if rest, found := bytes.CutSuffix(b, []byte("\n")); found {
+		return bytes.TrimSuffix(rest, []byte("\r"))
+	}
+	return b
+}
+
+func owner(info fs.FileInfo) int {
+	if st, ok := info.Sys().(*syscall.Stat_t); ok {
+		return int(st.Uid)
+	}
+	return -1
+}
+
+// beside resolves a path as the file that holds it sees it.
+func beside(file, path string) string {
+	if filepath.IsAbs(path) {
+		return path
+	}
+	return filepath.Join(filepath.Dir(file), path)
+}
