@@ -95,7 +95,8 @@ func TestSelectors(t *testing.T) {
 
 		{"first fragment", frag4(0x20, 0), all4, any4(udp, 53, 53), true},
 		{"later fragment", frag4(0, 1), all4, any4(udp, 53, 53), false},
-		{"later fragment, 8192 on", frag4(0x1f, 0xff), any4(udp, 5000, 5000), all4, false},
+		{"later fragment, 2048 on", frag4(1, 0), all4, any4(udp, 53, 53), false},
+		{"later fragment, 65528 on", frag4(0x1f, 0xff), any4(udp, 5000, 5000), all4, false},
 		{"later fragment, any port", frag4(0, 1), any4(udp, 0, 65535), all4, true},
 		{"later fragment, OPAQUE", frag4(0, 1), any4(udp, opaqueStart, opaqueEnd), any4(udp, opaqueStart, opaqueEnd), true},
 		{"later fragment, another protocol", frag4(0, 1), any4(tcp, 0, 65535), all4, false},
