@@ -18,8 +18,8 @@ type Inbound struct {
 }
 
 // NewInbound makes the receiving half: an inner source must lie in remote, the
-// destination in local. window is 64 to 1024 packets. The keys must be those
-// derived for c.
+// destination in local. window is 64 to 1024 packets, and begins empty, as it
+// does for a new SA. The keys must be those derived for c.
 func NewInbound(spi uint32, c suite.Choice, encr, integ suite.Key, remote, local []wire.Selector, window int) *Inbound {
 	return &Inbound{
 		spi: spi, esn: c.ESN == wire.ESNYes, cipher: c.NewESP(encr, integ),

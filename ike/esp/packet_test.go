@@ -38,8 +38,8 @@ func keys(c suite.Choice) suite.ChildKeys {
 
 const testSPI = 0xc0ffee01
 
-// side is one end of a pair: 10.1.0.0/16 and 2001:db8:1::/48 send to
-// 10.2.0.0/16 and 2001:db8:2::/48.
+// pair is the two ends of one direction: 10.1.0.0/16 and 2001:db8:1::/48 send
+// to 10.2.0.0/16 and 2001:db8:2::/48.
 func pair(t testing.TB, name string, windowSize int, firstSeq uint64) (*Outbound, *Inbound) {
 	t.Helper()
 	c := choice(t, name)

@@ -2,6 +2,7 @@ package suite
 
 import (
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"slices"
 	"testing"
@@ -194,11 +195,12 @@ func refused() []struct {
 		{"CBC without integrity, ESP", wire.ProtoESP, esp(1, bits(cbc256t, 128), noesnt)},
 	}
 	for id := range 256 {
+		name := fmt.Sprint("protocol ", id)
 		if id := wire.ProtocolID(id); id != wire.ProtoIKE {
-			rows = append(rows, row{"protocol " + string(rune('0'+id%10)), wire.ProtoIKE, with(goodIKE, proto(id))})
+			rows = append(rows, row{name, wire.ProtoIKE, with(goodIKE, proto(id))})
 		}
 		if id := wire.ProtocolID(id); id != wire.ProtoESP {
-			rows = append(rows, row{"protocol " + string(rune('0'+id%10)), wire.ProtoESP, with(goodESP, proto(id))})
+			rows = append(rows, row{name, wire.ProtoESP, with(goodESP, proto(id))})
 		}
 	}
 	return rows
