@@ -32,9 +32,18 @@ type directory struct {
 	wake chan struct{}
 
 	pools      map[string]*addresses
-	claims     map[uint64]*claim   // by the SA's SPI
-	identities map[string][]*claim // in the order of their coming
+	claims     map[uint64]*claim // by the SA's SPI
+	identities map[string]*holder
 	panics     uint64
+}
+
+// holder is an identity that has SAs.
+type holder struct {
+	claims  []*claim
+	next    int      // the lowest ordinal that was never used
+	free    []int    // those below that are free again
+	leaving int      // SAs that were replaced and are not gone yet
+	waiting []func() // admissions that wait for those
 }
 
 // addresses are one pool's.
@@ -49,6 +58,7 @@ type claim struct {
 	spi      uint64
 	identity string
 	ordinal  int // which of the identity's SAs at the same time, from 0
+	replaced bool
 	leases   []lease
 }
 
@@ -59,7 +69,7 @@ type lease struct {
 
 func newDirectory(pools []Pool) (*directory, error) {
 	d := &directory{wake: make(chan struct{}, 1), pools: map[string]*addresses{}, claims: map[uint64]*claim{},
-		identities: map[string][]*claim{}}
+		identities: map[string]*holder{}}
 	for _, p := range pools {
 		made, err := pool.New(p.Prefixes, rememberLeases)
 		if err != nil {
@@ -111,50 +121,57 @@ func (s *Shard) admit(e *entry, st sa.Admit) {
 	e.held.admitted = true
 	d, spi := s.group.directory, e.sa.SPI()
 	d.post(func(mono.Time) {
-		admitted := d.admit(s, spi, st)
-		s.post(func(now mono.Time) { s.tell(now, spi, admitted) })
+		d.admit(s, spi, st, func(a sa.Admitted) { s.post(func(now mono.Time) { s.tell(now, spi, a) }) })
 	})
 }
 
 // leave ends an SA's admission.
-func (d *directory) leave(spi uint64) { d.post(func(mono.Time) { d.remove(d.claims[spi]) }) }
+func (d *directory) leave(spi uint64) { d.post(func(mono.Time) { d.remove(spi) }) }
 
 // admit enters an SA. With INITIAL_CONTACT the identity's other SAs go, wherever
-// they are; RFC 7296 §2.4 lets only the same authenticated identity say so. Their
-// addresses are the new SA's at once, so what an old one leaves later is not its
-// any more.
-func (d *directory) admit(s *Shard, spi uint64, st sa.Admit) sa.Admitted {
-	c := &claim{shard: s, spi: spi, identity: st.Identity}
-	others := d.identities[st.Identity]
-	if st.InitialContact {
-		others = nil
+// they are; RFC 7296 §2.4 lets only the same authenticated identity say so. The
+// new one takes over their addresses, and is answered when they are gone: so no
+// data plane meets two SAs for the same traffic.
+func (d *directory) admit(s *Shard, spi uint64, st sa.Admit, answer func(sa.Admitted)) {
+	h := d.identities[st.Identity]
+	if h == nil {
+		h = &holder{}
+		d.identities[st.Identity] = h
 	}
-	c.ordinal = freeOrdinal(others)
-	admitted := d.lease(c, st)
 	if st.InitialContact {
-		d.replace(st.Identity)
+		h.replaceAll()
 	}
+	c := &claim{shard: s, spi: spi, identity: st.Identity, ordinal: h.ordinal()}
+	h.claims = append(h.claims, c)
 	d.claims[spi] = c
-	d.identities[st.Identity] = append(d.identities[st.Identity], c)
-	return admitted
-}
-
-// freeOrdinal is the lowest that none of the claims has.
-func freeOrdinal(claims []*claim) int {
-	for n := 0; ; n++ {
-		if !slices.ContainsFunc(claims, func(c *claim) bool { return c.ordinal == n }) {
-			return n
-		}
+	admitted := d.lease(c, st)
+	if h.leaving > 0 {
+		h.waiting = append(h.waiting, func() { answer(admitted) })
+		return
 	}
+	answer(admitted)
 }
 
-// replace ends all claims of an identity and the SAs behind them.
-func (d *directory) replace(identity string) {
-	for _, old := range slices.Clone(d.identities[identity]) {
-		d.remove(old)
+// replaceAll ends the SAs of an identity. Each will leave, as every SA does.
+func (h *holder) replaceAll() {
+	for _, old := range h.claims {
+		old.replaced = true
+		h.leaving++
 		shard, spi := old.shard, old.spi
 		shard.post(func(now mono.Time) { shard.tell(now, spi, sa.Replace{}) })
 	}
+	h.claims, h.next, h.free = nil, 0, nil
+}
+
+// ordinal is one that no claim has.
+func (h *holder) ordinal() int {
+	if n := len(h.free); n > 0 {
+		last := h.free[n-1]
+		h.free = h.free[:n-1]
+		return last
+	}
+	h.next++
+	return h.next - 1
 }
 
 // lease gives the addresses that are wanted, each from the first pool that has
@@ -193,18 +210,30 @@ func (p *addresses) dnsFor(a netip.Addr) (out []netip.Addr) {
 }
 
 // remove ends a claim, and those of its leases that are not another's by now.
-func (d *directory) remove(c *claim) {
-	if c == nil || d.claims[c.spi] != c {
+func (d *directory) remove(spi uint64) {
+	c := d.claims[spi]
+	if c == nil {
 		return
 	}
-	delete(d.claims, c.spi)
-	rest := slices.DeleteFunc(d.identities[c.identity], func(o *claim) bool { return o == c })
-	d.identities[c.identity] = rest
-	if len(rest) == 0 {
-		delete(d.identities, c.identity)
-	}
+	delete(d.claims, spi)
 	for _, l := range c.leases {
 		l.from.pool.Release(l.Lease)
+	}
+	h := d.identities[c.identity]
+	if c.replaced {
+		h.leaving--
+	} else {
+		h.claims = slices.DeleteFunc(h.claims, func(o *claim) bool { return o == c })
+		h.free = append(h.free, c.ordinal)
+	}
+	if h.leaving == 0 {
+		for _, answer := range h.waiting {
+			answer()
+		}
+		h.waiting = nil
+	}
+	if len(h.claims) == 0 && h.leaving == 0 {
+		delete(d.identities, c.identity)
 	}
 }
 

@@ -1,0 +1,209 @@
+package shard
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/ikepulse/ikepulse/ike/internal/mono"
+	"github.com/ikepulse/ikepulse/ike/internal/sa"
+	"github.com/ikepulse/ikepulse/ike/internal/wire"
+)
+
+// Messages go to the shard that our SPI names, first messages by source and
+// SPI, so that a retransmission finds the same.
+func TestOwner(t *testing.T) {
+	g := (&world{t: t, began: time.Now()}).still(4)
+	from := netip.MustParseAddr("203.0.113.9")
+	for i := range uint64(8) {
+		spi := i<<shardShift | 0xabcdef
+		request := wire.Header{SPIi: 99, SPIr: spi, Exchange: wire.Informational, Flags: wire.FlagInitiator}
+		answer := wire.Header{SPIi: spi, SPIr: 99, Exchange: wire.Informational, Flags: wire.FlagResponse}
+		for _, h := range []wire.Header{request, answer} {
+			if got := g.ikeOwner(h, from).index; got != int(i)%4 {
+				t.Errorf("%016x goes to shard %d", spi, got)
+			}
+		}
+	}
+	first := wire.Header{Exchange: wire.IKESAInit, Flags: wire.FlagInitiator}
+	hosts := map[int]int{}
+	for i := range uint64(400) {
+		first.SPIi = i
+		owner := g.ikeOwner(first, from)
+		hosts[owner.index]++
+		if g.ikeOwner(first, from) != owner {
+			t.Fatal("a retransmission goes elsewhere")
+		}
+		a, b := netip.MustParseAddr("2001:db8::1"), netip.MustParseAddr("2001:db8::ffff:1")
+		if g.ikeOwner(first, a) != g.ikeOwner(first, b) {
+			t.Fatal("one /64 is two sources")
+		}
+	}
+	for i := range 4 {
+		if hosts[i] < 50 {
+			t.Errorf("of 400 first messages shard %d gets %d", i, hosts[i])
+		}
+	}
+	s := g.shards[3]
+	for range 100 {
+		if spi := s.newSPI(); spi>>shardShift != 3 {
+			t.Fatalf("shard 3 makes SPI %016x", spi)
+		}
+	}
+}
+
+// A shard that does not exist is nobody's, whatever the function says.
+func TestESPOwnerOutOfRange(t *testing.T) {
+	w := &world{t: t, began: time.Now()}
+	for _, owner := range []int{-1, 2, 1 << 20} {
+		g := w.still(2)
+		g.conf.Edges.ESPShard = func(uint32) int { return owner }
+		g.DeliverESP([]wire.Packet{{Data: make([]byte, 100)}})
+		if g.undeliverable.Load() != 1 {
+			t.Errorf("owner %d was taken", owner)
+		}
+	}
+}
+
+func TestNumberOfShards(t *testing.T) {
+	for n, ok := range map[int]bool{0: false, 1: true, MaxShards: true, MaxShards + 1: false} {
+		w := &world{t: t, began: time.Now()}
+		c := w.still(1).conf
+		c.Shards = n
+		if _, err := NewGroup(c); (err == nil) != ok {
+			t.Errorf("%d shards: %v", n, err)
+		}
+	}
+}
+
+func TestSnapshot(t *testing.T) {
+	inBubble(t, func(w *world) {
+		w.behindNAT(clientAddr, natAddr, 7000)
+		client, gateway := w.pair(2)
+		w.after(time.Second)
+		client.transmit(client.inSPI(), "traffic")
+		w.after(10 * time.Second)
+		in := gateway.inSPI()
+		peers := gateway.peers()
+		if len(peers) != 1 {
+			t.Fatalf("%+v", peers)
+		}
+		p := peers[0]
+		p.SPI, p.PeerSPI, p.Shard, p.Child.InSPI, p.Child.OutSPI = "", "", 0, "", ""
+		got, err := json.Marshal(p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		const want = `{"connection":"roadwarriors","identity":"anna@example.org","state":"established","role":"responder",` +
+			`"local":"198.51.100.1:4500","remote":"198.51.100.254:11500","local_natted":false,"peer_natted":true,` +
+			`"spi":"","peer_spi":"","suite":"aes256gcm16-prfsha256-x25519","shard":0,"up_ms":11030,"heard_ms":11010,` +
+			`"round_trip_ms":11010,"proof_ms":9990,"proof":"esp","next_ms":18990,"outstanding":false,"tries":0,"max_tries":5,` +
+			`"child":{"connection":"roadwarriors","identity":"anna@example.org","remote":"198.51.100.254:11500","spi_in":"",` +
+			`"spi_out":"","suite":"aes256gcm16-esn","local_ts":["10.0.0.0/8"],"remote_ts":["10.99.0.1/32"],"up_ms":11030,` +
+			`"idle_ms":9990,"proof_ms":9990,"proof":"esp","next_ms":18990,"outstanding":false,"tries":0,"max_tries":5}}`
+		if string(got) != want {
+			t.Errorf("got  %s\nwant %s", got, want)
+		}
+		for match, n := range map[Match]int{"*": 1, "roadwarriors": 1, "anna@example.org": 1, "198.51.100.254": 1,
+			"198.51.100.254:11500": 1, Match(peers[0].SPI): 1, Match(espSPI(in)): 1, "": 0, "anna": 0, "00000000": 0} {
+			hits := 0
+			for _, s := range gateway.group.shards {
+				found, err := ask(context.Background(), s, func(mono.Time) int { return len(s.matching(match)) })
+				if err != nil {
+					t.Fatal(err)
+				}
+				hits += found
+			}
+			if hits != n {
+				t.Errorf("%q selects %d, want %d", match, hits, n)
+			}
+		}
+		// Packets that prove nothing raise an alarm, once they prove nothing for
+		// longer than a probe would.
+		client.vanish()
+		var alarms []string
+		for range 2 {
+			w.after(18 * time.Second)
+			gateway.mu.Lock()
+			gateway.stamps[in] = evidence{int64(w.now()), gateway.stamps[in].auth}
+			gateway.mu.Unlock()
+			alarms = append(alarms, gateway.peers()[0].Alarm)
+		}
+		if !slices.Equal(alarms, []string{"", "unauthenticated"}) {
+			t.Errorf("alarms %q", alarms)
+		}
+	})
+}
+
+func TestSelectorNames(t *testing.T) {
+	for want, sel := range map[string]wire.Selector{
+		"10.0.0.0/8":           prefix("10.0.0.0/8"),
+		"0.0.0.0/0":            prefix("0.0.0.0/0"),
+		"10.0.0.1/32[6/80]":    {Protocol: 6, StartPort: 80, EndPort: 80, Start: netip.MustParseAddr("10.0.0.1"), End: netip.MustParseAddr("10.0.0.1")},
+		"10.0.0.1-10.0.0.2":    {EndPort: 65535, Start: netip.MustParseAddr("10.0.0.1"), End: netip.MustParseAddr("10.0.0.2")},
+		"2001:db8::/32[17]":    {Protocol: 17, EndPort: 65535, Start: netip.MustParseAddr("2001:db8::"), End: lastOf(netip.MustParsePrefix("2001:db8::/32"))},
+		"10.0.0.0/31[0/1-9]":   {StartPort: 1, EndPort: 9, Start: netip.MustParseAddr("10.0.0.0"), End: netip.MustParseAddr("10.0.0.1")},
+		"::/0[58/opaque]":      {Protocol: 58, StartPort: 65535, Start: netip.IPv6Unspecified(), End: lastOf(netip.MustParsePrefix("::/0"))},
+		"10.0.0.0-10.0.0.2":    {EndPort: 65535, Start: netip.MustParseAddr("10.0.0.0"), End: netip.MustParseAddr("10.0.0.2")},
+		"10.0.0.128/25[1/0-8]": {Protocol: 1, EndPort: 8, Start: netip.MustParseAddr("10.0.0.128"), End: netip.MustParseAddr("10.0.0.255")},
+	} {
+		if got := SelectorNames([]wire.Selector{sel})[0]; got != want {
+			t.Errorf("%+v is shown as %s, want %s", sel, got, want)
+		}
+	}
+}
+
+// Every counter has a name of its own.
+func TestCounterNames(t *testing.T) {
+	seen := map[string]bool{}
+	for i, name := range counterNames {
+		if name == "" || seen[name] || strings.ContainsAny(name, " -") {
+			t.Errorf("counter %d is called %q", i, name)
+		}
+		seen[name] = true
+	}
+}
+
+// How long work has waited for the loop can be seen.
+func TestLag(t *testing.T) {
+	inBubble(t, func(w *world) {
+		gateway := w.site(gatewayAddr, 2, roadwarriors())
+		gateway.group.shards[1].post(func(mono.Time) { time.Sleep(70 * time.Millisecond) })
+		w.after(time.Second)
+		if lag := gateway.status().LagMaxUS; lag[0] != 0 || lag[1] != 70000 {
+			t.Errorf("lag %v", lag)
+		}
+	})
+}
+
+// What the shards report holds no key: the snapshot of events is made of plain
+// facts. The test knows the keys from the data plane.
+func TestEventsHoldNoKeys(t *testing.T) {
+	inBubble(t, func(w *world) {
+		client, gateway := w.pair(1)
+		var keys []string
+		for _, c := range gateway.planes[0].in {
+			keys = append(keys, fmt.Sprintf("%x", c.InEncr.Bytes()), fmt.Sprint(c.InEncr.Bytes()), string(c.OutEncr.Bytes()))
+		}
+		client.stop()
+		synctest.Wait()
+		var shown strings.Builder
+		for _, ev := range gateway.events {
+			fmt.Fprintf(&shown, "%+v %#v\n", ev, ev.Child)
+			if ev.Kind == sa.ChildUp && ev.Child == nil {
+				t.Error("the Child SA is not described")
+			}
+		}
+		for _, k := range keys {
+			if len(k) < 30 || strings.Contains(shown.String(), k) {
+				t.Error("an event shows a key")
+			}
+		}
+	})
+}
