@@ -128,7 +128,7 @@ func TestMirrorHasTheLayoutOfC(t *testing.T) {
 // What other packages and bpftool rely on without looking.
 func TestMapsAreAsPromised(t *testing.T) {
 	s := spec(t)
-	for name, want := range map[string]struct {
+	promised := map[string]struct {
 		kind       ebpf.MapType
 		key, value uint32
 		flags      uint32
@@ -139,7 +139,14 @@ func TestMapsAreAsPromised(t *testing.T) {
 		MapLocals: {ebpf.Hash, 16, 4, 0},
 		MapStats:  {ebpf.PerCPUArray, 4, 8 * uint32(ReasonCount), 0},
 		MapBudget: {ebpf.Array, 4, 8, 0},
-	} {
+		MapMeta:   {ebpf.Array, 4, 56, 0},
+	}
+	for name := range s.Maps {
+		if _, ok := promised[name]; !ok && name != ".rodata" {
+			t.Errorf("%s: not promised", name)
+		}
+	}
+	for name, want := range promised {
 		m := s.Maps[name]
 		if m.Type != want.kind || m.KeySize != want.key || m.ValueSize != want.value || m.Flags != want.flags {
 			t.Errorf("%v, want %+v", m, want)
