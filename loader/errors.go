@@ -73,18 +73,19 @@ func explain(err error) error {
 
 func meaning(err error) string {
 	var refused *ebpf.VerifierError
+	denied := errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES)
+	missing := missingCapabilities()
 	switch {
-	case errors.As(err, &refused):
+	case denied && len(missing) > 0:
+		return "this process lacks " + strings.Join(missing, " and ")
+	case errors.As(err, &refused) && !errors.Is(err, unix.EPERM): // the verifier says EACCES, too
 		return "this kernel's verifier refuses the program"
 	case errors.Is(err, unix.ENOMEM):
 		return "no memory for maps of this capacity; see the limit of this process's cgroup"
 	case errors.Is(err, unix.E2BIG):
 		return "larger than this kernel allows"
-	case !errors.Is(err, unix.EPERM) && !errors.Is(err, unix.EACCES):
+	case !denied:
 		return ""
-	}
-	if missing := missingCapabilities(); len(missing) > 0 {
-		return "this process lacks " + strings.Join(missing, " and ")
 	}
 	if state, err := os.ReadFile(lockdownFile); err == nil && !strings.Contains(string(state), "[none]") {
 		return "kernel lockdown: " + strings.TrimSpace(string(state))

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -244,16 +243,3 @@ func programOn(t *testing.T, ifname string) uint32 {
 	}
 	return 0
 }
-
-// start runs a copy of this binary in one of its roles, in the same namespaces.
-func start(t *testing.T, role string) (cmd *exec.Cmd, output *strings.Builder) {
-	t.Helper()
-	cmd = exec.Command("/proc/self/exe")
-	cmd.Env = append(os.Environ(), childRole+"="+role)
-	output = new(strings.Builder)
-	cmd.Stderr = output
-	return cmd, output
-}
-
-// children are the roles.
-var children = map[string]func() error{}

@@ -160,25 +160,16 @@ func purge(dir string) error {
 	return nil
 }
 
-// A link's pin carries the interface's name. What bpffs does not take in a
-// name (the dot of eth0.100) is written as %xx, and so is the percent sign.
-const linkPrefix = "link_"
+// A link's pin carries the interface's name. bpffs takes no dot, which
+// eth0.100 has; no interface's name has the percent sign.
+const linkPrefix, dot = "link_", "%2e"
 
 func linkPin(dir, ifname string) string {
-	var name strings.Builder
-	name.WriteString(linkPrefix)
-	for _, b := range []byte(ifname) {
-		if b == '.' || b == '%' {
-			fmt.Fprintf(&name, "%%%02x", b)
-		} else {
-			name.WriteByte(b)
-		}
-	}
-	return filepath.Join(dir, name.String())
+	return filepath.Join(dir, linkPrefix+strings.ReplaceAll(ifname, ".", dot))
 }
 
 // linkedInterface is the reverse of linkPin; ok is false for other pins.
 func linkedInterface(pin string) (ifname string, ok bool) {
 	escaped, ok := strings.CutPrefix(filepath.Base(pin), linkPrefix)
-	return strings.NewReplacer("%2e", ".", "%25", "%").Replace(escaped), ok
+	return strings.ReplaceAll(escaped, dot, "."), ok
 }

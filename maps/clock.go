@@ -62,7 +62,7 @@ type epoch struct {
 // as before the oldest of them.
 const maxEpochs = 32
 
-// NewClock measures the length of a jiffy, a quarter of a second long, and
+// NewClock measures the length of a jiffy, which takes a tenth of a second, and
 // chooses the length of a tick. prog is the program bpf.ProgClock; the clock
 // runs it for as long as it is used.
 func NewClock(prog *ebpf.Program) (*Clock, error) {

@@ -13,6 +13,7 @@ var (
 	ErrNoSlot     = errors.New("it carries no slot of these maps")
 	ErrSlotTaken  = errors.New("its slot is taken")
 	ErrNotTracked = errors.New("it is not tracked")
+	ErrReadOnly   = errors.New("the maps are opened for reading")
 )
 
 // Hot is the mapped view of ikepulse_hot: an entry of two words an SPI, read
@@ -25,7 +26,8 @@ var (
 // and process. Install, Move, Stamp and Remove of one SPI belong to one
 // goroutine at a time: the shard that owns it.
 type Hot struct {
-	words words
+	words    words
+	writable bool // else a store would fault
 }
 
 const wordsPerEntry = 2
@@ -36,7 +38,7 @@ func newHot(m *ebpf.Map, writable bool) (*Hot, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", bpf.MapHot, err)
 	}
-	return &Hot{words: w}, nil
+	return &Hot{words: w, writable: writable}, nil
 }
 
 // Close unmaps; no other method may run any more.
@@ -71,6 +73,9 @@ func (h *Hot) Install(spi uint32, tuple Tuple) error {
 // free says why an SPI cannot be installed.
 func (h *Hot) free(spi uint32) error {
 	i, ok := h.index(spi)
+	if !h.writable {
+		return ErrReadOnly
+	}
 	if !ok || tagOf(spi) == 0 {
 		return fmt.Errorf("%w: slot %d of %d, tag %d", ErrNoSlot, SlotOf(spi), h.Slots(), tagOf(spi))
 	}
@@ -82,6 +87,9 @@ func (h *Hot) free(spi uint32) error {
 
 // Remove makes the SPI unknown: its own word first.
 func (h *Hot) Remove(spi uint32) error {
+	if !h.writable {
+		return ErrReadOnly
+	}
 	i, ok := h.index(spi)
 	if !ok || spi == 0 || low(h.words.load(i)) != spi {
 		return fmt.Errorf("SPI %08x: %w", spi, ErrNotTracked)
@@ -93,6 +101,9 @@ func (h *Hot) Remove(spi uint32) error {
 
 // Move changes the tuple that the SPI's packets are expected from.
 func (h *Hot) Move(spi uint32, tuple Tuple) error {
+	if !h.writable {
+		return ErrReadOnly
+	}
 	hash := tuple.hash()
 	if !h.change(spi, func(auth, _ uint32) (uint32, uint32) { return auth, hash }) {
 		return fmt.Errorf("SPI %08x: %w", spi, ErrNotTracked)
@@ -101,7 +112,8 @@ func (h *Hot) Move(spi uint32, tuple Tuple) error {
 }
 
 // Stamp records an authenticated packet, storing only when the tick has
-// moved: a busy SA costs a read. A stamp for an SPI that is gone is dropped.
+// moved: a busy SA costs a read. A stamp for an SPI that is gone is dropped, and
+// so is any where the maps are opened for reading.
 func (h *Hot) Stamp(spi, tick uint32) {
 	h.change(spi, func(_, hash uint32) (uint32, uint32) { return tick, hash })
 }
@@ -110,7 +122,7 @@ func (h *Hot) Stamp(spi, tick uint32) {
 // auth in the kernel, a Move must not put an older stamp back: hence the swap.
 func (h *Hot) change(spi uint32, f func(auth, hash uint32) (uint32, uint32)) bool {
 	i, ok := h.index(spi)
-	if !ok || spi == 0 {
+	if !ok || spi == 0 || !h.writable {
 		return false
 	}
 	for low(h.words.load(i)) == spi {

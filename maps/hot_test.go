@@ -19,7 +19,7 @@ var (
 	rebound = Tuple{here, netip.MustParseAddrPort("203.0.113.9:24884")}
 )
 
-func memoryHot(slots int) *Hot { return &Hot{words: make(words, slots*wordsPerEntry)} }
+func memoryHot(slots int) *Hot { return &Hot{words: make(words, slots*wordsPerEntry), writable: true} }
 
 // stored decodes the words as the C type that bpf2go mirrors.
 func stored(t testing.TB, h *Hot, slot int) (e bpf.HotEntry) {

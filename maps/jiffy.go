@@ -29,7 +29,7 @@ func measureJiffy(read sampler, sleep func(time.Duration)) (time.Duration, error
 	if err != nil {
 		return 0, err
 	}
-	for window := 250 * time.Millisecond; ; window *= 2 {
+	for window := 100 * time.Millisecond; ; window *= 2 {
 		sleep(window)
 		last, err := findEdge(read)
 		if err != nil {

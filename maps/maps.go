@@ -74,9 +74,11 @@ func (h *Handles) Close() error {
 // the one who tracks. It checks nothing: see [Differences].
 func LoadPinned(dir string, readOnly bool) (Handles, error) {
 	var h Handles
-	opts := &ebpf.LoadPinOptions{ReadOnly: readOnly}
 	err := func() (err error) {
 		for name, m := range h.maps() {
+			// A read-only descriptor cannot be mapped shared, not even to
+			// read: hot is guarded by its mapping instead.
+			opts := &ebpf.LoadPinOptions{ReadOnly: readOnly && name != bpf.MapHot}
 			if *m, err = ebpf.LoadPinnedMap(filepath.Join(dir, name), opts); err != nil {
 				return fmt.Errorf("opening the pin of %s: %w", name, err)
 			}

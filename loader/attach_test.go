@@ -1,0 +1,522 @@
+package loader
+
+import (
+	"errors"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/ikepulse/ikepulse/test/lab"
+)
+
+// only returns the one attachment that there must be.
+func only(t *testing.T, i *Instance) Attachment {
+	t.Helper()
+	all, err := i.Attachments()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(all) != 1 {
+		t.Fatalf("attachments: %+v", all)
+	}
+	return all[0]
+}
+
+func attach(t *testing.T, i *Instance, ifname string) Attachment {
+	t.Helper()
+	a, err := i.Attach(ifname)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return a
+}
+
+func TestAttachAndDetach(t *testing.T) {
+	privileged(t)
+	for _, name := range []string{"vat", "vat.100", "v.1.2"} { // a VLAN's name has a dot, which bpffs refuses
+		t.Run(name, func(t *testing.T) {
+			dev := veth(t, name, 0)
+			i := ensure(t, small())
+			defer remove(t, i)
+			a := attach(t, i, name)
+			if a.Interface != name || a.Index != dev.Attrs().Index || a.Mode != "native" || a.Note != "" || a.Gone {
+				t.Errorf("%+v", a)
+			}
+			if on := programOn(t, name); on == 0 || on != a.ProgramID || on != uint32(kernelObjects(t, i.Dir()).programs[0]) {
+				t.Errorf("program %d is on the interface, the attachment says %d", on, a.ProgramID)
+			}
+			if age := time.Since(a.Since); age < -time.Second || age > time.Minute {
+				t.Errorf("attached %v ago", age)
+			}
+			if listed := only(t, i); listed != a {
+				t.Errorf("listed as %+v, was %+v", listed, a)
+			}
+			if again := attach(t, i, name); again != a {
+				t.Errorf("attached again: %+v, was %+v", again, a)
+			}
+			objects := kernelObjects(t, i.Dir())
+			if err := i.Detach(name); err != nil {
+				t.Fatal(err)
+			}
+			if on := programOn(t, name); on != 0 {
+				t.Errorf("program %d is still there", on)
+			}
+			ids{links: objects.links}.wantGone(t)
+			if len(objects.links) != 1 {
+				t.Errorf("links %v", objects.links)
+			}
+			if err := i.Detach(name); !errors.Is(err, ErrNotAttached) {
+				t.Errorf("detached twice: %v", err)
+			}
+		})
+	}
+}
+
+func TestAttachNothing(t *testing.T) {
+	privileged(t)
+	i := ensure(t, small())
+	defer remove(t, i)
+	if _, err := i.Attach("nobody"); err == nil || !strings.Contains(err.Error(), "nobody") || !strings.Contains(err.Error(), "no such interface") {
+		t.Errorf("err = %v", err)
+	}
+	if err := i.Detach("nobody"); !errors.Is(err, ErrNotAttached) {
+		t.Errorf("err = %v", err)
+	}
+	if all, err := i.Attachments(); len(all) != 0 || err != nil {
+		t.Errorf("%+v, %v", all, err)
+	}
+}
+
+func TestGenericFallback(t *testing.T) {
+	privileged(t)
+	veth(t, "vmtu", 9000)
+	peer, err := netlink.LinkByName("pmtu")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := netlink.LinkSetMTU(peer, 9000); err != nil {
+		t.Fatal(err)
+	}
+	i := ensure(t, small())
+	defer remove(t, i)
+	for name, want := range map[string]string{
+		"vmtu": "MTU of 9000 is too large",
+		"lo":   "the driver cannot",
+	} {
+		a := attach(t, i, name)
+		if a.Mode != "generic" || !strings.Contains(a.Note, "not native") || !strings.Contains(a.Note, want) {
+			t.Errorf("%s: %+v, want a note on %q", name, a, want)
+		}
+	}
+	all, err := i.Attachments()
+	if err != nil || len(all) != 2 || all[0].Interface != "lo" || all[1].Interface != "vmtu" {
+		t.Fatalf("%+v, %v", all, err)
+	}
+	for _, a := range all {
+		if a.Mode != "generic" {
+			t.Errorf("%s is listed as %s", a.Interface, a.Mode)
+		}
+	}
+	if err := i.DetachAll(); err != nil {
+		t.Fatal(err)
+	}
+	if programOn(t, "lo") != 0 || programOn(t, "vmtu") != 0 {
+		t.Error("DetachAll left one")
+	}
+}
+
+// somebodys loads an XDP program that is not ours.
+func somebodys(t *testing.T) (prog *ebpf.Program, id uint32) {
+	t.Helper()
+	prog, err := ebpf.NewProgram(&ebpf.ProgramSpec{
+		Name: "somebody", Type: ebpf.XDP, License: "GPL", Instructions: passAll,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = prog.Close() })
+	info, err := prog.Info()
+	if err != nil {
+		t.Fatal(err)
+	}
+	number, _ := info.ID()
+	return prog, uint32(number)
+}
+
+func TestForeignProgramStays(t *testing.T) {
+	byLink := func(flags link.XDPAttachFlags) func(*testing.T, netlink.Link, *ebpf.Program) {
+		return func(t *testing.T, dev netlink.Link, prog *ebpf.Program) {
+			l, err := link.AttachXDP(link.XDPOptions{Program: prog, Interface: dev.Attrs().Index, Flags: flags})
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { _ = l.Close() })
+		}
+	}
+	byNetlink := func(flags int) func(*testing.T, netlink.Link, *ebpf.Program) {
+		return func(t *testing.T, dev netlink.Link, prog *ebpf.Program) {
+			if err := netlink.LinkSetXdpFdWithFlags(dev, prog.FD(), flags); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	for name, put := range map[string]func(*testing.T, netlink.Link, *ebpf.Program){
+		"native link":        byLink(link.XDPDriverMode),
+		"generic link":       byLink(link.XDPGenericMode),
+		"native by netlink":  byNetlink(unix.XDP_FLAGS_DRV_MODE),
+		"generic by netlink": byNetlink(unix.XDP_FLAGS_SKB_MODE),
+	} {
+		t.Run(name, func(t *testing.T) {
+			privileged(t)
+			dev := veth(t, "vfor", 0)
+			prog, id := somebodys(t)
+			put(t, dev, prog)
+			i := ensure(t, small())
+			defer remove(t, i)
+			_, err := i.Attach("vfor")
+			var other *ForeignError
+			if !errors.As(err, &other) || *other != (ForeignError{"vfor", "somebody", id}) {
+				t.Errorf("err = %v, want one of somebody, id %d", err, id)
+			}
+			if on := programOn(t, "vfor"); on != id {
+				t.Errorf("program %d is on the interface, somebody's is %d", on, id)
+			}
+			if all, err := i.Attachments(); len(all) != 0 || err != nil {
+				t.Errorf("%+v, %v", all, err)
+			}
+			if err := i.Detach("vfor"); !errors.Is(err, ErrNotAttached) {
+				t.Errorf("Detach = %v", err)
+			}
+			if on := programOn(t, "vfor"); on != id {
+				t.Error("Detach took somebody's program away")
+			}
+		})
+	}
+}
+
+// Somebody who comes between our look and our attaching is named, too.
+func TestForeignProgramComesFirst(t *testing.T) {
+	privileged(t)
+	dev := veth(t, "vrace", 0)
+	before, err := netlink.LinkByName("vrace")
+	if err != nil {
+		t.Fatal(err)
+	}
+	prog, id := somebodys(t)
+	if err := netlink.LinkSetXdpFdWithFlags(dev, prog.FD(), unix.XDP_FLAGS_DRV_MODE); err != nil {
+		t.Fatal(err)
+	}
+	i := ensure(t, small())
+	defer remove(t, i)
+	_, err = i.attach(before, i.program, nil)
+	var other *ForeignError
+	if !errors.As(err, &other) || other.ID != id {
+		t.Errorf("err = %v, want somebody's program %d", err, id)
+	}
+	if on := programOn(t, "vrace"); on != id {
+		t.Errorf("program %d is on the interface", on)
+	}
+}
+
+func TestAnotherInstanceIsForeign(t *testing.T) {
+	privileged(t)
+	veth(t, "vtwo", 0)
+	a, b := ensure(t, Options{Instance: "a", Capacity: 10}), ensure(t, Options{Instance: "b", Capacity: 10})
+	defer remove(t, a)
+	defer remove(t, b)
+	first := attach(t, a, "vtwo")
+	_, err := b.Attach("vtwo")
+	var other *ForeignError
+	if !errors.As(err, &other) || other.Name != "ikepulse_xdp" || other.ID != first.ProgramID {
+		t.Errorf("err = %v", err)
+	}
+	if got := only(t, a); got != first {
+		t.Errorf("%+v, was %+v", got, first)
+	}
+}
+
+// A bpf_link is not taken off by ip link set … xdp off.
+func TestNetlinkCannotDetach(t *testing.T) {
+	privileged(t)
+	dev := veth(t, "voff", 0)
+	i := ensure(t, small())
+	defer remove(t, i)
+	a := attach(t, i, "voff")
+	if err := netlink.LinkSetXdpFdWithFlags(dev, -1, unix.XDP_FLAGS_DRV_MODE); err == nil {
+		t.Error("ip link set xdp off took it away")
+	}
+	if on := programOn(t, "voff"); on != a.ProgramID {
+		t.Errorf("program %d is on the interface", on)
+	}
+}
+
+func TestInterfaceGoesAndComesBack(t *testing.T) {
+	privileged(t)
+	dev := veth(t, "vgone", 0)
+	i := ensure(t, small())
+	defer remove(t, i)
+	before := attach(t, i, "vgone")
+	if err := netlink.LinkDel(dev); err != nil {
+		t.Fatal(err)
+	}
+	a := only(t, i)
+	if !a.Gone || a.Interface != "vgone" || a.Mode != "" || a.Note == "" {
+		t.Errorf("%+v", a)
+	}
+	veth(t, "vgone", 0)
+	if again := attach(t, i, "vgone"); again.Gone || again.LinkID == before.LinkID || programOn(t, "vgone") != again.ProgramID {
+		t.Errorf("%+v", again)
+	}
+	if a := only(t, i); a.Gone || a.Mode != "native" {
+		t.Errorf("%+v", a)
+	}
+	back, err := netlink.LinkByName("vgone")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := netlink.LinkDel(back); err != nil {
+		t.Fatal(err)
+	}
+	if err := i.Detach("vgone"); err != nil {
+		t.Errorf("cleaning up after an interface that is gone: %v", err)
+	}
+	if all, err := i.Attachments(); len(all) != 0 || err != nil {
+		t.Errorf("%+v, %v", all, err)
+	}
+}
+
+func TestInterfaceIsRenamed(t *testing.T) {
+	privileged(t)
+	dev := veth(t, "vold", 0)
+	i := ensure(t, small())
+	defer remove(t, i)
+	attach(t, i, "vold")
+	if err := netlink.LinkSetName(dev, "vnew"); err != nil {
+		t.Fatal(err)
+	}
+	if a := only(t, i); a.Interface != "vnew" || a.Gone {
+		t.Errorf("%+v", a)
+	}
+	if a := attach(t, i, "vnew"); a.Interface != "vnew" {
+		t.Errorf("attached again by its new name: %+v", a)
+	}
+	peer, err := netlink.LinkByName("pold")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := netlink.LinkSetName(peer, "pnew"); err != nil {
+		t.Fatal(err)
+	}
+	veth(t, "vold", 0) // another one by the old name
+	if _, err := i.Attach("vold"); err == nil || !strings.Contains(err.Error(), "vnew") {
+		t.Errorf("the old name's pin is taken, but: %v", err)
+	}
+	if err := i.Detach("vnew"); err != nil {
+		t.Fatal(err)
+	}
+	if on := programOn(t, "vnew"); on != 0 {
+		t.Errorf("program %d is still there", on)
+	}
+	if a := attach(t, i, "vold"); a.Interface != "vold" {
+		t.Errorf("%+v", a)
+	}
+}
+
+func TestInterfaceMovesAway(t *testing.T) {
+	privileged(t)
+	dev := veth(t, "vmove", 0)
+	i := ensure(t, small())
+	defer remove(t, i)
+	attach(t, i, "vmove")
+	l := lab.New()
+	defer l.Close()
+	other, err := l.Namespace("other")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ns, err := os.Open(other.NetnsPath())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ns.Close()
+	if err := netlink.LinkSetNsFd(dev, int(ns.Fd())); err != nil {
+		t.Fatal(err)
+	}
+	if a := only(t, i); !a.Gone || a.Note == "" {
+		t.Errorf("%+v", a)
+	}
+	if err := i.Detach("vmove"); err != nil {
+		t.Fatal(err)
+	}
+	if err := other.Do(func() error {
+		if on := programOn(t, "vmove"); on != 0 {
+			t.Errorf("program %d went along and stays", on)
+		}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// An operator's detach must work while a daemon has the link open.
+func TestDetachThoughHeld(t *testing.T) {
+	privileged(t)
+	veth(t, "vheld", 0)
+	i := ensure(t, small())
+	defer remove(t, i)
+	attach(t, i, "vheld")
+	held, err := link.LoadPinnedLink(linkPin(i.Dir(), "vheld"), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer held.Close()
+	if err := i.Detach("vheld"); err != nil {
+		t.Fatal(err)
+	}
+	if on := programOn(t, "vheld"); on != 0 {
+		t.Errorf("program %d is still there", on)
+	}
+}
+
+// A link that was taken off by force leaves its pin: Attach makes a new one.
+func TestForcedOff(t *testing.T) {
+	privileged(t)
+	veth(t, "vforce", 0)
+	i := ensure(t, small())
+	defer remove(t, i)
+	attach(t, i, "vforce")
+	held, err := link.LoadPinnedLink(linkPin(i.Dir(), "vforce"), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(held.Detach(), held.Close()); err != nil {
+		t.Fatal(err)
+	}
+	if a := only(t, i); !a.Gone {
+		t.Errorf("%+v", a)
+	}
+	if a := attach(t, i, "vforce"); a.Gone || programOn(t, "vforce") != a.ProgramID {
+		t.Errorf("%+v", a)
+	}
+}
+
+// When the link cannot be pinned, the program must not stay on the interface.
+func TestPinningTheLinkFails(t *testing.T) {
+	privileged(t)
+	veth(t, "vpin", 0)
+	i := ensure(t, small())
+	defer remove(t, i)
+	remount := func(flags uintptr) {
+		t.Helper()
+		if err := unix.Mount("", bpffs, "", unix.MS_REMOUNT|flags, "mode=700"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	remount(unix.MS_RDONLY)
+	_, err := i.Attach("vpin")
+	remount(0)
+	if !errors.Is(err, unix.EROFS) {
+		t.Errorf("err = %v", err)
+	}
+	if on := programOn(t, "vpin"); on != 0 {
+		t.Errorf("program %d is on the interface, without a pin", on)
+	}
+	attach(t, i, "vpin")
+}
+
+func TestWithoutPins(t *testing.T) {
+	privileged(t)
+	for _, name := range []string{"vnpa", "vnpb"} {
+		veth(t, name, 0)
+	}
+	i := ensure(t, Options{NoPin: true, Capacity: 100})
+	a := attach(t, i, "vnpa")
+	b := attach(t, i, "vnpb")
+	if again := attach(t, i, "vnpa"); again != a || !a.Since.IsZero() {
+		t.Errorf("%+v, then %+v", a, again)
+	}
+	all, err := i.Attachments()
+	if err != nil || !slices.Equal(all, []Attachment{a, b}) {
+		t.Errorf("%+v, %v", all, err)
+	}
+	if err := i.Detach("vnpa"); err != nil {
+		t.Fatal(err)
+	}
+	if only(t, i) != b || programOn(t, "vnpa") != 0 || programOn(t, "vnpb") != b.ProgramID {
+		t.Error("detaching one")
+	}
+	if err := i.Remove(); err != nil {
+		t.Fatal(err)
+	}
+	if programOn(t, "vnpb") != 0 {
+		t.Error("removed, but attached")
+	}
+	attach(t, i, "vnpb")
+	if err := i.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if programOn(t, "vnpb") != 0 {
+		t.Error("closed, but attached")
+	}
+}
+
+// What was removed or made anew by somebody else is not attached blindly: its
+// maps would not be the ones that this process tracks in.
+func TestAttachAfterRemoval(t *testing.T) {
+	privileged(t)
+	veth(t, "vrem", 0)
+	i := ensure(t, small())
+	defer i.Close()
+	if err := Purge(i.Dir()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := i.Attach("vrem"); !errors.Is(err, ErrNotLoaded) {
+		t.Errorf("removed: %v", err)
+	}
+	if all, err := i.Attachments(); len(all) != 0 || err != nil {
+		t.Errorf("removed: %+v, %v", all, err)
+	}
+	if err := i.Remove(); err != nil {
+		t.Errorf("removed twice: %v", err)
+	}
+	successor := ensure(t, small())
+	defer remove(t, successor)
+	if _, err := i.Attach("vrem"); err == nil || !strings.Contains(err.Error(), "replaced") {
+		t.Errorf("made anew: %v", err)
+	}
+	if on := programOn(t, "vrem"); on != 0 {
+		t.Errorf("program %d is on the interface", on)
+	}
+}
+
+func TestBridgePort(t *testing.T) {
+	privileged(t)
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name = "br0"
+	bridge := &netlink.Bridge{LinkAttrs: attrs}
+	if err := netlink.LinkAdd(bridge); err != nil {
+		t.Fatal(err)
+	}
+	defer netlink.LinkDel(bridge)
+	port := veth(t, "vport", 0)
+	if err := netlink.LinkSetMaster(port, bridge); err != nil {
+		t.Fatal(err)
+	}
+	i := ensure(t, small())
+	if _, err := i.Attach("vport"); err == nil || !strings.Contains(err.Error(), "attach to br0") {
+		t.Errorf("err = %v", err)
+	}
+	if err := i.Close(); err != nil {
+		t.Fatal(err)
+	}
+	i = ensure(t, Options{Capacity: 100, Keepalive: "absorb"})
+	defer remove(t, i)
+	attach(t, i, "vport")
+}
