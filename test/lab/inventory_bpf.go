@@ -24,6 +24,12 @@ type object struct {
 	name    string
 }
 
+// isIn reports whether the object is held: a pinned link may have no descriptor
+// while the owner of its program lives.
+func (o object) isIn(held map[holding]bool) bool {
+	return held[holding{o.kind, o.id}] || held[holding{"program", o.program}]
+}
+
 // bpf records our programs, maps and links by id: ids are never used twice.
 // family are the ids of our processes.
 func (inv *Inventory) bpf(family map[int]bool) error {
@@ -43,8 +49,7 @@ func (inv *Inventory) bpf(family map[int]bool) error {
 	}
 	for _, o := range objects {
 		name := fmt.Sprintf("%d %s", o.id, o.name)
-		// A pinned link may have no descriptor while its owner lives.
-		if held[holding{o.kind, o.id}] || held[holding{"program", o.program}] {
+		if o.isIn(held) {
 			inv.addForeign(o.kind, name)
 		} else {
 			inv.add(o.kind, name)

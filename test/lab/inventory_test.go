@@ -370,28 +370,29 @@ func TestLeftoversOfOthers(t *testing.T) {
 	}
 	before := snapshot(t)
 	first.Close()
-	stopped, done := make(chan struct{}), make(chan struct{})
-	go func() { // until stopped is closed
-		defer close(done)
-		for {
-			p, err := xdpPass()
-			if err != nil {
-				t.Error(err)
-				return
-			}
-			select {
-			case <-stopped:
-				p.Close()
-				return
-			case <-time.After(20 * time.Millisecond):
-				p.Close()
-			}
-		}
-	}()
+	stopped, done := make(chan struct{}), make(chan error)
+	go func() { done <- churn(stopped) }() // until stopped is closed
 	left, err := before.Leftovers(limit)
 	close(stopped)
-	<-done
-	if len(left) > 0 || err != nil {
+	if err := errors.Join(err, <-done); len(left) > 0 || err != nil {
 		t.Errorf("left %q, %v", left, err)
+	}
+}
+
+// churn has one program or two at any time, but none for long.
+func churn(stopped <-chan struct{}) error {
+	var last io.Closer = io.NopCloser(nil)
+	for {
+		p, err := xdpPass()
+		if err != nil {
+			return err
+		}
+		last.Close()
+		last = p
+		select {
+		case <-stopped:
+			return p.Close()
+		case <-time.After(20 * time.Millisecond):
+		}
 	}
 }

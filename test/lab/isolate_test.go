@@ -164,10 +164,14 @@ func tell(t *testing.T, name string, args ...string) (*exec.Cmd, *lab.Transcript
 	cmd.Env = []string{helper + "=" + name, "PATH=/nowhere"}
 	cmd.Stdout, cmd.Stderr = &out, &out
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.WaitDelay = time.Second // descendants that live on hold its output
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
+	// What waits for ever has failed.
+	late := time.AfterFunc(limit, func() { cmd.Process.Kill() })
 	t.Cleanup(func() {
+		late.Stop()
 		cmd.Process.Kill()
 		cmd.Wait()
 	})

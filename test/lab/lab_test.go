@@ -191,6 +191,11 @@ func checkSettings(name string, mac net.HardwareAddr, mtu int, addresses []netip
 	if fmt.Sprint(got) != fmt.Sprint(addresses) {
 		return fmt.Errorf("%s has addresses %v, want %v", name, got, addresses)
 	}
+	// A link-local address would come some time later.
+	mode, err := os.ReadFile("/proc/sys/net/ipv6/conf/" + name + "/addr_gen_mode")
+	if err == nil && string(mode) != "1\n" {
+		return fmt.Errorf("%s makes up addresses: mode %q", name, mode)
+	}
 	return nil
 }
 
@@ -227,7 +232,7 @@ func TestProcessStop(t *testing.T) {
 		signal       syscall.Signal
 	}{
 		{"by request", "echo ready; exec sleep 1000", limit, syscall.SIGTERM},
-		{"by force", "trap '' TERM; echo ready; while :; do sleep 1000; done", 10 * time.Millisecond, syscall.SIGKILL},
+		{"by force", "trap '' TERM; echo ready; exec sleep 1000", 10 * time.Millisecond, syscall.SIGKILL},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -244,6 +249,33 @@ func TestProcessStop(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A process that has left its parent ends with the lab, too.
+func TestCloseKillsOrphans(t *testing.T) {
+	require.Have(t, "root", "netns")
+	l := build(t)
+	var out lab.Transcript
+	p, err := namespace(t, l, "a").Start(lab.Command{
+		Path: "/bin/sh", Args: []string{"-c", "sleep 1000 >/dev/null 2>&1 & echo $!"}, Output: &out,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	var orphan int
+	if _, err := fmt.Sscan(out.String(), &orphan); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Kill(orphan, 0); err != nil {
+		t.Fatalf("the orphan does not run: %v", err)
+	}
+	if err := l.Close(); err != nil {
+		t.Error(err)
+	}
+	await(t, "the orphan is gone", func() bool { return syscall.Kill(orphan, 0) == syscall.ESRCH })
 }
 
 // What a process is prepared with is its own: the namespace's later processes

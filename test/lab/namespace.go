@@ -5,14 +5,16 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
 
-// threadLimit bounds the wait for a thread that has nothing left to do.
-const threadLimit = 5 * time.Second
+// closeLimit bounds the wait for threads and processes that have been ended.
+const closeLimit = 5 * time.Second
 
 // Namespace is a network namespace held by a thread of this process.
 type Namespace struct {
@@ -128,18 +130,67 @@ func (n *Namespace) open() (fd int, err error) {
 	return fd, err
 }
 
-// close ends the thread and waits for the kernel to have taken it away, so
-// that nothing of this process holds the namespace any more.
+// close kills what still runs in the namespace (a process may have left its
+// parent), ends the thread and waits for the kernel to have taken it away, so
+// that nothing holds the namespace any more.
 func (n *Namespace) close() error {
+	killed := n.killAll()
 	close(n.quit)
 	<-n.gone
 	task := fmt.Sprintf("/proc/self/task/%d", n.tid)
-	for deadline := time.Now().Add(threadLimit); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
-		if _, err := os.Stat(task); errors.Is(err, os.ErrNotExist) {
+	return errors.Join(killed, n.await("its thread is still there", func() bool {
+		_, err := os.Stat(task)
+		return errors.Is(err, os.ErrNotExist)
+	}))
+}
+
+// await polls for what comes by itself.
+func (n *Namespace) await(otherwise string, happened func() bool) error {
+	for deadline := time.Now().Add(closeLimit); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+		if happened() {
 			return nil
 		}
 	}
-	return fmt.Errorf("namespace %s: its thread is still there after %v", n.name, threadLimit)
+	return fmt.Errorf("namespace %s: %s after %v", n.name, otherwise, closeLimit)
+}
+
+// killAll kills the namespace's processes and waits for their end.
+func (n *Namespace) killAll() error {
+	id, err := os.Readlink(n.NetnsPath())
+	if errors.Is(err, os.ErrNotExist) {
+		return nil // the thread has ended, with a function that ended it
+	}
+	if err != nil {
+		return err
+	}
+	return n.await("its processes are still there", func() bool {
+		paths, _ := filepath.Glob("/proc/[0-9]*/ns/net") // the pattern is well-formed
+		alive := false
+		for _, path := range paths {
+			if target, err := os.Readlink(path); err == nil && target == id {
+				alive = true
+				killIn(path, id)
+			}
+		}
+		return !alive
+	})
+}
+
+// killIn kills the process of a path /proc/PID/ns/net if it is in the
+// namespace id, and not another that got its number meanwhile.
+func killIn(path, id string) {
+	pid, err := strconv.Atoi(strings.Split(path, "/")[2])
+	if err != nil {
+		return
+	}
+	fd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		return // gone
+	}
+	defer unix.Close(fd)
+	if target, err := os.Readlink(path); err == nil && target == id {
+		_ = unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0) // it may be gone by now
+	}
 }
 
 // Sysctl sets a setting by its path below /proc/sys, such as

@@ -67,10 +67,10 @@ func (t *NAT) commit(change func(*nftables.Conn)) error {
 // 1024 and above), and what comes to the old port no longer reaches anyone.
 func (t *NAT) Rebind() error { return t.ns.FlushConntrack() }
 
-// Remove stops the translation, of running flows too. Forwarding stays on.
+// Remove stops the translation, of running flows too: the kernel translates
+// nothing while no chain asks for it. Forwarding stays on.
 func (t *NAT) Remove() error {
-	err := t.commit(func(c *nftables.Conn) { c.DelTable(t.table) })
-	return errors.Join(err, t.ns.FlushConntrack())
+	return t.commit(func(c *nftables.Conn) { c.DelTable(t.table) })
 }
 
 // FlushConntrack empties the namespace's connection tracking table.
