@@ -239,6 +239,9 @@ func TestTrackFaults(t *testing.T) {
 		if !ok || sa.Tuple != behind || s.owners(t, behind) != 1 {
 			t.Error("hot came before rich or peers")
 		}
+		if _, _, ok := s.Hot.Read(spiA); ok {
+			t.Error("the SPI came before the rest of its entry")
+		}
 		if err := s.Reset(); err != nil {
 			t.Fatal(err)
 		}
