@@ -16,7 +16,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// slotSize is the room of one record: its SPI, its length, its bytes.
+// Size is what a record takes of the file: its SPI, its length, its bytes.
+const Size = slotSize
+
 const (
 	slotSize = 4096
 	head     = 16

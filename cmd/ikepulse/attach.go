@@ -1,0 +1,163 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/ikepulse/ikepulse/cmd/internal/config"
+	"github.com/ikepulse/ikepulse/cmd/internal/gateway"
+	"github.com/ikepulse/ikepulse/loader"
+)
+
+func attachCommand(e env) *cli.Command {
+	return &cli.Command{
+		Name: "attach", Category: "XDP", Usage: "put XDP on interfaces, without the daemon",
+		UsageText: "[IFACE...] [--config FILE]",
+		Description: `With --config, or without an interface, the configuration says which addresses are
+ours, where they are, and the settings; else they are the interface's own. It is
+pinned, and stays until "ikepulse detach". Another's XDP program is never replaced.
+
+Example: ikepulse attach eth0 --keepalive absorb`,
+		Flags: []cli.Flag{
+			configFlag,
+			&cli.StringFlag{Name: "keepalive", Usage: "what becomes of a peer's keepalive: `MODE` answer, absorb or pass"},
+			&cli.DurationFlag{Name: "answer-interval", Usage: "answer a peer once in `TIME` at most"},
+			&cli.IntFlag{Name: "capacity", Usage: "room for `N` tunnels"},
+		},
+		Action: func(c *cli.Context) error {
+			p, err := planOf(c)
+			if err != nil {
+				return err
+			}
+			return p.carryOut(e)
+		},
+	}
+}
+
+// plan is what attach is about to do.
+type plan struct {
+	options    loader.Options
+	interfaces []string
+	addresses  []netip.Addr
+	from       string // what says which addresses are ours
+	only       bool   // and that there are no others
+	running    bool   // a daemon says so, and is not to be contradicted
+}
+
+func planOf(c *cli.Context) (*plan, error) {
+	var p *plan
+	var err error
+	if c.IsSet("config") || c.NArg() == 0 {
+		p, err = planOfConfig(c)
+	} else {
+		p, err = planOfInterfaces(c)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if p.running = instanceOf(c).running; p.running {
+		p.from = "as the running daemon has them"
+	}
+	if c.IsSet("keepalive") {
+		p.options.Keepalive = c.String("keepalive")
+	}
+	if c.IsSet("answer-interval") {
+		p.options.AnswerInterval = c.Duration("answer-interval")
+	}
+	if c.IsSet("capacity") {
+		p.options.Capacity = c.Int("capacity")
+	}
+	return p, nil
+}
+
+func planOfConfig(c *cli.Context) (*plan, error) {
+	file := c.String("config")
+	cfg, problems := config.Check(file, gateway.Checks)
+	if problems != nil {
+		hint := ""
+		if !c.IsSet("config") {
+			hint = "\nattach takes the names of interfaces, or a --config"
+		}
+		return nil, errors.New(problems.Error() + hint)
+	}
+	p := &plan{options: gateway.LoaderOptions(c.String("instance"), cfg), interfaces: c.Args().Slice(),
+		addresses: cfg.Listen.Addresses, from: "listen.addresses of " + file, only: true}
+	var err error
+	if len(p.interfaces) == 0 {
+		p.interfaces, err = gateway.Interfaces(cfg)
+	}
+	return p, err
+}
+
+func planOfInterfaces(c *cli.Context) (*plan, error) {
+	p := &plan{options: loader.Options{Instance: c.String("instance")}, interfaces: c.Args().Slice(),
+		from: "those of " + strings.Join(c.Args().Slice(), " and ")}
+	for _, name := range p.interfaces {
+		addresses, err := gateway.AddressesOf(name)
+		if err != nil {
+			return nil, err
+		}
+		p.addresses = append(p.addresses, addresses...)
+	}
+	if len(p.addresses) == 0 {
+		return nil, fmt.Errorf("no address is on %s: give it one, or name ours in a --config", strings.Join(p.interfaces, " or "))
+	}
+	// What no flag stands for stays as it is.
+	if loaded, err := loader.Open(p.options.Instance); err == nil {
+		p.options.StrangerPass, p.options.Account = loaded.Maps().Meta.StrangerPass, loaded.Maps().Meta.Account
+		return p, loaded.Close()
+	}
+	return p, nil // nothing is loaded, or Load says what is wrong with it
+}
+
+// carryOut loads and attaches, or leaves everything as it was.
+func (p *plan) carryOut(e env) (err error) {
+	i, fresh, err := gateway.Load(p.options)
+	if errors.Is(err, loader.ErrNoBPFFS) {
+		return fmt.Errorf("%w\n(that is for \"run\": without the daemon nothing would hold what is attached)", err)
+	}
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil && fresh {
+			err = errors.Join(err, i.Remove())
+		}
+		err = errors.Join(err, i.Close())
+	}()
+	before, err := i.Attachments()
+	if err != nil {
+		return err
+	}
+	if err := p.setLocals(i); err != nil {
+		return err
+	}
+	done, err := gateway.AttachAll(i, p.interfaces)
+	if err != nil {
+		return err
+	}
+	x, err := gateway.DescribeXDP(i)
+	if err != nil {
+		return err
+	}
+	return renderAttached(e.stdout, attached{XDP: x, done: done, before: before, from: p.from})
+}
+
+func (p *plan) setLocals(i *loader.Instance) error {
+	if p.running {
+		return nil
+	}
+	if p.only {
+		return i.Maps().Locals.Set(p.addresses)
+	}
+	for _, a := range p.addresses {
+		if err := i.Maps().Locals.Add(a); err != nil {
+			return err
+		}
+	}
+	return nil
+}

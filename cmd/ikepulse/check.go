@@ -1,0 +1,66 @@
+package main
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/ikepulse/ikepulse/cmd/internal/config"
+	"github.com/ikepulse/ikepulse/cmd/internal/gateway"
+)
+
+func checkCommand(e env) *cli.Command {
+	return &cli.Command{
+		Name: "check", Category: "Run", Usage: "say everything that is wrong with a configuration",
+		UsageText: "[--config FILE]",
+		Description: `Changes nothing and needs no root; as root it also says what this host lacks,
+which is no error: the configuration may be for another.
+
+Example: ikepulse check --config ikepulse.yaml`,
+		Flags: []cli.Flag{configFlag},
+		Action: func(c *cli.Context) error {
+			if err := noArguments(c); err != nil {
+				return err
+			}
+			cfg, problems := config.Check(c.String("config"), gateway.Checks)
+			if problems != nil {
+				fmt.Fprintln(e.stdout, problems.Error())
+				return &codeError{code: exitError}
+			}
+			return renderChecked(e.stdout, checked{file: c.String("config"), cfg: cfg, memory: gateway.MemoryFor(cfg.XDP.Capacity),
+				probes: probeRate(cfg), host: gateway.LookAtHost(cfg)})
+		},
+	}
+}
+
+// checked is what check says of a good configuration.
+type checked struct {
+	file   string
+	cfg    *config.Config
+	memory gateway.Memory
+	probes rate
+	host   []gateway.Finding // none: it was not looked at
+}
+
+// rate is how many probes a second a full gateway sends in the worst case.
+type rate struct {
+	forced, idle       float64
+	maxSuppress, delay time.Duration // of the connection that needs most; 0: none
+}
+
+// probeRate assumes that all tunnels are of the connection that needs most.
+func probeRate(cfg *config.Config) (r rate) {
+	for _, c := range cfg.Connections {
+		if c.DPD.Mode == "off" {
+			continue
+		}
+		if s := c.DPD.MaxSuppress; s > 0 && (r.maxSuppress == 0 || s < r.maxSuppress) {
+			r.maxSuppress, r.forced = s, float64(cfg.XDP.Capacity)/s.Seconds()
+		}
+		if d := c.DPD.Delay; d > 0 && (r.delay == 0 || d < r.delay) {
+			r.delay, r.idle = d, float64(cfg.XDP.Capacity)/d.Seconds()
+		}
+	}
+	return r
+}

@@ -1,0 +1,96 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/ikepulse/ikepulse/loader"
+)
+
+func detachCommand(e env) *cli.Command {
+	return &cli.Command{
+		Name: "detach", Category: "XDP", Usage: "take XDP off interfaces",
+		UsageText: "IFACE... | --all",
+		Description: `With the last interface every trace goes: program, maps and pins, unless a
+running daemon uses them. To detach what is not attached is no error.
+
+Example: ikepulse detach eth0`,
+		Flags: []cli.Flag{&cli.BoolFlag{Name: "all", Usage: "off every interface"}},
+		Action: func(c *cli.Context) error {
+			if c.Bool("all") == (c.NArg() > 0) {
+				return usage("detach takes the names of interfaces, or --all")
+			}
+			i := instanceOf(c)
+			err := i.detach(e, c.Args().Slice())
+			var other *loader.MismatchError
+			switch {
+			case errors.Is(err, loader.ErrNoBPFFS):
+				_, err = fmt.Fprintln(e.stdout, "nothing is attached: "+noBPFFS)
+			case errors.Is(err, loader.ErrNotLoaded):
+				_, err = fmt.Fprintln(e.stdout, "nothing is attached")
+			case errors.As(err, &other) && c.Bool("all"):
+				err = errors.Join(loader.Purge(other.Dir), i.removed(e, other.Dir))
+			}
+			return err
+		},
+	}
+}
+
+// detach takes the program off the interfaces, all if none is named.
+func (i instance) detach(e env, ifnames []string) error {
+	return i.pins(func(loaded *loader.Instance) error {
+		attached, err := loaded.Attachments()
+		if err != nil {
+			return err
+		}
+		if len(ifnames) == 0 {
+			for _, a := range attached {
+				ifnames = append(ifnames, a.Interface)
+			}
+		}
+		for _, name := range ifnames {
+			if err := detachOne(e, loaded, name); err != nil {
+				return err
+			}
+		}
+		return i.removeLast(e, loaded)
+	})
+}
+
+func detachOne(e env, loaded *loader.Instance, name string) error {
+	what := "detached"
+	err := loaded.Detach(name)
+	if errors.Is(err, loader.ErrNotAttached) {
+		what, err = "was not attached", nil
+	}
+	if err == nil {
+		_, err = fmt.Fprintf(e.stdout, "%s: %s\n", name, what)
+	}
+	return err
+}
+
+// removeLast removes every trace when nothing is attached and nobody uses it.
+func (i instance) removeLast(e env, loaded *loader.Instance) error {
+	attached, err := loaded.Attachments()
+	if err != nil || slices.ContainsFunc(attached, func(a loader.Attachment) bool { return !a.Gone }) {
+		return err
+	}
+	if i.running {
+		_, err := fmt.Fprintln(e.stdout, "the daemon runs and keeps the maps; no keepalive is answered until \"ikepulse attach\"")
+		return err
+	}
+	return errors.Join(loaded.Remove(), i.removed(e, loaded.Dir()))
+}
+
+// removed takes along what a killed daemon has left, its records above all:
+// they hold keys.
+func (i instance) removed(e env, dir string) error {
+	if err := i.names.Clear(); err != nil {
+		return err
+	}
+	_, err := fmt.Fprintf(e.stdout, "nothing is attached any more: removed %s\n", dir)
+	return err
+}

@@ -1,0 +1,88 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/ikepulse/ikepulse/cmd/internal/control"
+	"github.com/ikepulse/ikepulse/cmd/internal/gateway"
+	"github.com/ikepulse/ikepulse/loader"
+)
+
+// instance is the one that a command line is about: its daemon, if one runs,
+// and its pins, if something is loaded.
+type instance struct {
+	names   gateway.Names
+	running bool // a daemon holds the instance's lock
+	daemon  *control.Client
+}
+
+func instanceOf(c *cli.Context) instance {
+	names := gateway.NamesOf(c.String("instance"))
+	running := names.Find()
+	return instance{names, running, control.NewClient(names.Socket)}
+}
+
+// notRunning gives its exit code to the end of a command that needs the daemon.
+func notRunning(err error) error {
+	if errors.Is(err, control.ErrNotRunning) {
+		return &codeError{exitDegraded, err}
+	}
+	return err
+}
+
+// status asks the daemon or, without one, the pins.
+func (i instance) status(ctx context.Context) (*gateway.Status, error) {
+	var st gateway.Status
+	err := i.daemon.Get(ctx, "/v1/status", &st)
+	if !errors.Is(err, control.ErrNotRunning) {
+		return &st, err
+	}
+	st = gateway.Status{Instance: i.names.Instance, State: gateway.NotRunning, Problems: []string{}}
+	err = i.pins(func(loaded *loader.Instance) (err error) {
+		st.XDP, err = gateway.DescribeXDP(loaded)
+		return err
+	})
+	if errors.Is(err, loader.ErrNoBPFFS) {
+		st.Problems = []string{noBPFFS}
+	}
+	if errors.Is(err, loader.ErrNotLoaded) {
+		err = nil
+	}
+	return &st, err
+}
+
+const noBPFFS = "no bpffs is mounted here, so nothing that is pinned can be seen (if this is ip netns exec, use --netns)"
+
+// pins calls f with what is pinned.
+func (i instance) pins(f func(*loader.Instance) error) error {
+	loaded, err := loader.Open(i.names.Instance)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f(loaded), loaded.Close())
+}
+
+// fromPins calls f for a command whose daemon does not run. Without pins there
+// is nothing to tell.
+func (i instance) fromPins(f func(*loader.Instance) error) error {
+	err := i.pins(f)
+	if errors.Is(err, loader.ErrNotLoaded) {
+		return &codeError{exitDegraded, errNothing}
+	}
+	return err
+}
+
+// errNothing ends a command that has nobody to ask.
+var errNothing = errors.New("the daemon is not running, and nothing is loaded")
+
+func printJSON(w io.Writer, v any) error {
+	e := json.NewEncoder(w)
+	e.SetIndent("", "  ")
+	e.SetEscapeHTML(false)
+	return e.Encode(v)
+}

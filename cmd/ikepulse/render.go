@@ -1,0 +1,224 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/ikepulse/ikepulse/cmd/internal/gateway"
+	"github.com/ikepulse/ikepulse/ike"
+	"github.com/ikepulse/ikepulse/loader"
+)
+
+// page collects lines of a heading and a text.
+type page struct{ strings.Builder }
+
+func (p *page) line(heading, format string, args ...any) {
+	fmt.Fprintf(p, "%-10s %s\n", heading, fmt.Sprintf(format, args...))
+}
+
+func (p *page) to(w io.Writer) error {
+	_, err := io.WriteString(w, p.String())
+	return err
+}
+
+// renderStatus is the answer to "how is it?".
+func renderStatus(w io.Writer, st *gateway.Status) error {
+	var p page
+	head := []string{"ikepulse " + version, st.State}
+	if st.Daemon != nil {
+		head = []string{"ikepulse " + plain(st.Version), fmt.Sprintf("pid %d", st.PID), "up " + spanMS(st.IKE.UpMS), st.State}
+	}
+	if st.Instance != loader.DefaultInstance {
+		head = slices.Insert(head, 1, "instance "+st.Instance)
+	}
+	fmt.Fprintln(&p, strings.Join(head, "   "))
+	for _, problem := range st.Problems {
+		p.line("problem", "%s", problem)
+	}
+	if st.Daemon != nil {
+		p.tunnels(&st.IKE)
+	}
+	p.xdp(st)
+	if st.Daemon != nil {
+		p.line("evidence", "%s, authenticated by our own decryption", st.Dataplane.Kind)
+		p.line("probes", "%s sent, %s not needed", thousands(st.IKE.Counters["probes_sent"]), thousands(st.IKE.Counters["probes_spared"]))
+	}
+	return p.to(w)
+}
+
+func (p *page) tunnels(st *ike.Status) {
+	c := st.Counters
+	p.line("tunnels", "%s up   %s connecting   %s dying   of %s        since the start: +%s -%s (%s deleted, %s dead, %s replaced)   %s auth failed",
+		thousands(st.Up), thousands(st.Connecting), thousands(st.Deleting), thousands(st.MaxSAs),
+		thousands(c["established"]), thousands(c["deleted"]+c["dead"]+c["replaced"]),
+		thousands(c["deleted"]), thousands(c["dead"]), thousands(c["replaced"]), thousands(c["auth_failed"]))
+}
+
+func (p *page) xdp(st *gateway.Status) {
+	x := st.XDP
+	if x == nil {
+		p.line("xdp", "not loaded")
+		return
+	}
+	for _, a := range x.Attachments {
+		p.line("xdp", "%s", attachmentText(a)+", keepalive: "+x.Keepalive)
+	}
+	if len(x.Attachments) == 0 {
+		p.line("xdp", "attached to no interface, keepalive: %s", x.Keepalive)
+	}
+	if st.Daemon == nil {
+		p.line("maps", "%s that no daemon follows; pinned in %s", count(x.SPIs, "SPI"), x.Pins)
+	}
+	c := frames(x)
+	p.line("keepalives", "%s", sum(x, []part{
+		{"answered", c["keepalive_answered"]}, {"absorbed", c["keepalive_absorbed"]}, {"passed", c["keepalive_passed"]},
+		{"limited", c["keepalive_limited"] + c["keepalive_over_budget"]},
+		{"from peers not behind a NAT", c["keepalive_not_natted"]},
+		{"from strangers (dropped)", c["stranger_dropped"]}, {"from strangers (passed)", c["stranger_passed"]}}))
+	p.line("esp", "%s", sum(x, []part{
+		{"known SPI", c["esp_udp_known"] + c["esp_known"]},
+		{"known SPI from another address", c["esp_udp_moved"] + c["esp_moved"]},
+		{"unknown", c["esp_udp_unknown"] + c["esp_unknown"]}}))
+}
+
+func attachmentText(a gateway.Attachment) string {
+	if a.Gone {
+		return fmt.Sprintf("%s: %s", a.Interface, a.Note)
+	}
+	s := fmt.Sprintf("%s %s, prog %d ikepulse_xdp", a.Interface, a.Mode, a.ProgramID)
+	if a.AttachedMS != nil {
+		s += ", attached " + spanMS(*a.AttachedMS)
+	}
+	return s
+}
+
+func frames(x *gateway.XDP) map[string]uint64 {
+	all := map[string]uint64{}
+	for _, c := range x.Counters {
+		all[c.Name] = c.Frames
+	}
+	return all
+}
+
+// part is a number and what it is of.
+type part struct {
+	what string
+	n    uint64
+}
+
+// sum is a total with its parts, those that are not 0.
+func sum(x *gateway.XDP, parts []part) string {
+	var total uint64
+	var texts []string
+	for _, p := range parts {
+		if total += p.n; p.n > 0 {
+			texts = append(texts, thousands(p.n)+" "+p.what)
+		}
+	}
+	s := fmt.Sprintf("%s in %s", thousands(total), spanMS(x.LoadedMS))
+	if len(texts) > 0 {
+		s += ": " + strings.Join(texts, ", ")
+	}
+	return s
+}
+
+// renderSAs is a line an inbound SPI.
+func renderSAs(w io.Writer, terminal bool, rows []saRow) error {
+	var lines [][]string
+	for _, r := range rows {
+		lines = append(lines, []string{orDash(plain(r.Peer)), endpoint(r.From), orDash(r.InSPI), orDash(r.OutSPI),
+			ago(r.UpMS), ago(r.IdleMS), proof(r.Liveness), next(r.Liveness), orDash(r.Alarm)})
+	}
+	return table(w, terminal, []string{"PEER", "FROM", "SPI-IN", "SPI-OUT", "UP", "IDLE", "PROOF", "NEXT", "ALARM"}, lines)
+}
+
+// proof is when a peer last proved that he lives, and by what.
+func proof(l ike.Liveness) string {
+	if l.ProofMS == nil {
+		return "-"
+	}
+	return strings.TrimSpace(l.Proof + " " + spanMS(*l.ProofMS))
+}
+
+// next is what happens to a peer who stays silent, and when.
+func next(l ike.Liveness) string {
+	switch {
+	case l.Outstanding:
+		return fmt.Sprintf("probe %d/%d", l.Tries, l.MaxTries)
+	case l.NextMS != nil:
+		return "in " + spanMS(*l.NextMS)
+	}
+	return "-"
+}
+
+// renderPeers is a line an IKE SA.
+func renderPeers(w io.Writer, terminal bool, rows []peerRow) error {
+	var lines [][]string
+	for _, r := range rows {
+		lines = append(lines, []string{orDash(plain(r.Peer)), orDash(plain(r.Connection)), endpoint(r.From), orDash(r.State),
+			nat(r), ago(r.UpMS), proof(r.Liveness), next(r.Liveness), keepalives(r.keepalives)})
+	}
+	return table(w, terminal, []string{"PEER", "CONNECTION", "FROM", "STATE", "NAT", "UP", "PROOF", "NEXT", "KEEPALIVES"}, lines)
+}
+
+// nat is who stands behind one.
+func nat(r peerRow) string {
+	switch {
+	case r.PeerNATted && r.LocalNATted:
+		return "both"
+	case r.PeerNATted:
+		return "peer"
+	case r.LocalNATted:
+		return "we"
+	}
+	return "-"
+}
+
+func keepalives(k *gateway.Keepalives) string {
+	if k == nil {
+		return "-"
+	}
+	return fmt.Sprintf("%s, %s answered", thousands(k.Received), thousands(k.Answered))
+}
+
+// renderStats is a line a counter.
+func renderStats(w io.Writer, terminal bool, stats []stat, all bool) error {
+	var lines [][]string
+	for _, s := range stats {
+		if s.Count > 0 || all {
+			lines = append(lines, []string{s.Where, s.Name, thousands(s.Count), orDash(s.Verdict)})
+		}
+	}
+	return table(w, terminal, []string{"WHERE", "COUNTER", "COUNT", "VERDICT"}, lines)
+}
+
+// renderEvent is a line an event.
+func renderEvent(w io.Writer, e ike.Event) error {
+	words := []string{e.Time.Local().Format(time.TimeOnly), fmt.Sprintf("%-14s", plain(strings.ReplaceAll(e.Kind, "_", " "))),
+		orDash(plain(e.Peer)), orDash(plain(e.Connection)), endpoint(e.Remote)}
+	add := func(format string, args ...any) { words = append(words, fmt.Sprintf(format, args...)) }
+	switch {
+	case e.Child != nil:
+		add("%s/%s %s === %s", e.Child.InSPI, e.Child.OutSPI, strings.Join(e.Child.LocalTS, " "), strings.Join(e.Child.RemoteTS, " "))
+	case e.Kind == "established":
+		add("%s", plain(e.Suite))
+	case e.Try > 0:
+		add("try %d", e.Try)
+	}
+	if e.Reason != "" {
+		add("%s", e.Reason)
+	}
+	if e.SilentMS > 0 {
+		add("silent for %s", spanMS(e.SilentMS))
+	}
+	for _, s := range []string{e.Notify, e.Error} {
+		if s != "" {
+			add("%s", plain(s))
+		}
+	}
+	_, err := fmt.Fprintln(w, strings.Join(words, "  "))
+	return err
+}

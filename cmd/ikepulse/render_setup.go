@@ -1,0 +1,112 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/ikepulse/ikepulse/cmd/internal/gateway"
+	"github.com/ikepulse/ikepulse/loader"
+)
+
+// attached is what attach has done.
+type attached struct {
+	*gateway.XDP
+	done, before []loader.Attachment
+	from         string // what says which addresses are ours
+}
+
+// renderAttached says what is so now, and what surprises people about it.
+func renderAttached(w io.Writer, a attached) error {
+	var p page
+	for _, on := range a.done {
+		already := ""
+		if slices.ContainsFunc(a.before, func(b loader.Attachment) bool { return b.LinkID == on.LinkID }) {
+			already = " already"
+		}
+		fmt.Fprintf(&p, "%s: attached%s, %s, prog %d ikepulse_xdp%s\n", on.Interface, already, on.Mode, on.ProgramID, because(on.Note))
+	}
+	var names []string
+	for _, address := range a.Addresses {
+		names = append(names, address.String())
+	}
+	p.line("ours", "%s (%s); packets to any other address pass", strings.Join(names, ", "), a.from)
+	interval := (time.Duration(a.AnswerIntervalMS) * time.Millisecond).Round(time.Second)
+	switch a.Keepalive {
+	case "answer":
+		p.line("keepalives", "answered, each peer once in %s at most; strangers' are dropped", setting(interval))
+	case "absorb":
+		p.line("keepalives", "counted and dropped")
+	default:
+		p.line("keepalives", "counted and passed to the host")
+	}
+	p.line("room", "%s; all of it is pinned in %s", count(a.Capacity, "tunnel"), a.Pins)
+	p.goodToKnow(a)
+	return p.to(w)
+}
+
+func because(note string) string {
+	if note == "" {
+		return ""
+	}
+	return " (" + note + ")"
+}
+
+// goodToKnow is what an operator would otherwise find out the hard way.
+func (p *page) goodToKnow(a attached) {
+	p.WriteString("\ngood to know:\n")
+	if a.Keepalive != "pass" {
+		p.WriteString("- tcpdump on this host no longer sees the keepalives that XDP takes: ikepulse stats\n" +
+			"- nor do they refresh this host's own conntrack entries\n")
+	}
+	if slices.ContainsFunc(a.done, func(on loader.Attachment) bool { return on.Mode != "native" }) {
+		p.WriteString("- generic mode works after the driver: it saves less, and sees what GRO and LRO have merged\n")
+	} else {
+		p.WriteString("- some drivers reset the link for it, and limit MTU, LRO and queues while it is there\n")
+	}
+	p.WriteString("- so far it looks at IPv4 without options and VLAN tags; everything else passes\n" +
+		"- it stays after this command and after the daemon: ikepulse detach\n")
+}
+
+// renderChecked is what check says of a good configuration.
+func renderChecked(w io.Writer, c checked) error {
+	var p page
+	cfg := c.cfg
+	fmt.Fprintf(&p, "%s is good: %s, %s, %s\n", c.file, count(len(cfg.Connections), "connection"), count(len(cfg.Pools), "pool"),
+		count(len(cfg.Secrets), "secret"))
+	for _, n := range cfg.Notes {
+		p.line("note", "%s", n)
+	}
+	var names []string
+	for _, a := range cfg.Listen.Addresses {
+		names = append(names, a.String())
+	}
+	p.line("listen", "%s; event loops: %d", strings.Join(names, ", "), cfg.Shards)
+	p.line("capacity", "%s: %s of maps from the start, up to %s of records in /run", count(cfg.XDP.Capacity, "tunnel"),
+		size(c.memory.Maps), size(c.memory.Records))
+	p.probes(c.probes)
+	for i, f := range c.host {
+		if i == 0 {
+			p.WriteString("\nthis host\n")
+		}
+		p.line(f.Name, "%s", f.Text)
+	}
+	return p.to(w)
+}
+
+// probes is what a full gateway sends.
+func (p *page) probes(r rate) {
+	var parts []string
+	if r.maxSuppress > 0 {
+		parts = append(parts, fmt.Sprintf("%s/s forced by max_suppress %s", thousands(int64(r.forced+0.5)), setting(r.maxSuppress)))
+	}
+	if r.delay > 0 {
+		parts = append(parts, fmt.Sprintf("%s/s if all are silent (delay %s)", thousands(int64(r.idle+0.5)), setting(r.delay)))
+	}
+	if len(parts) == 0 {
+		parts = []string{"none: DPD is off"}
+	}
+	p.line("probes", "with every tunnel up: %s", strings.Join(parts, ", "))
+}

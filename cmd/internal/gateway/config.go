@@ -1,0 +1,59 @@
+package gateway
+
+import (
+	"cmp"
+	"net/netip"
+	"slices"
+
+	"github.com/ikepulse/ikepulse/cmd/internal/config"
+	"github.com/ikepulse/ikepulse/ike"
+)
+
+// Checks are the syntax checks that the configuration leaves to the gateway.
+var Checks = config.Checks{IKEProposal: ike.CheckIKEProposal, ESPProposal: ike.CheckESPProposal}
+
+// ikeConfig is the part of a configuration that the IKE side needs, for a data
+// plane in user space.
+func ikeConfig(c *config.Config) ike.Config {
+	out := ike.Config{Addresses: c.Listen.Addresses, Shards: c.Shards, Capacity: c.XDP.Capacity, ForceEncap: true}
+	for i := range c.Connections {
+		out.Connections = append(out.Connections, connection(&c.Connections[i]))
+	}
+	for _, p := range c.Pools {
+		out.Pools = append(out.Pools, ike.Pool{Name: p.Name, Prefixes: []netip.Prefix{p.Addresses}, DNS: p.DNS})
+	}
+	for _, s := range bySpecificity(c.Secrets) {
+		out.Secrets = append(out.Secrets, ike.Secret{ID: s.ID.String(), PSK: s.PSK.Bytes()})
+	}
+	return out
+}
+
+func connection(c *config.Connection) ike.Connection {
+	child := &c.Children[0] // the configuration has exactly one
+	return ike.Connection{
+		Name: c.Name, LocalID: c.Local.ID.String(), RemoteID: c.Remote.ID.String(),
+		LocalAddresses: c.Local.Addresses, RemoteAddresses: c.Remote.Addresses,
+		Proposals: c.Proposals, ESPProposals: child.ESPProposals, Pools: c.Pools, VirtualIPs: c.VIPs,
+		NATKeepalive: c.NATKeepalive,
+		DPD: ike.DPD{Mode: c.DPD.Mode, Delay: c.DPD.Delay, MaxSuppress: c.DPD.MaxSuppress,
+			Timeout: c.DPD.Retransmit.Timeout, Base: c.DPD.Retransmit.Base, Tries: c.DPD.Retransmit.Tries},
+		Child: ike.Child{Name: child.Name, LocalTS: selectors(child.LocalTS), RemoteTS: selectors(child.RemoteTS)},
+		Start: child.StartAction == "start",
+	}
+}
+
+func selectors(in []config.Selector) (out []ike.Selector) {
+	for _, s := range in {
+		out = append(out, ike.Selector(s))
+	}
+	return out
+}
+
+// bySpecificity sorts secrets so that the first pattern that fits an identity
+// is the most specific one: of two patterns that fit the same name, the longer
+// lies within the other. Exact identities come before any pattern anyway.
+func bySpecificity(in []config.Secret) []config.Secret {
+	return slices.SortedStableFunc(slices.Values(in), func(a, b config.Secret) int {
+		return cmp.Compare(len(b.ID.Value), len(a.ID.Value)) // %any has no text
+	})
+}

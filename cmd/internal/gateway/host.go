@@ -1,0 +1,90 @@
+package gateway
+
+import (
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
+
+	"github.com/ikepulse/ikepulse/bpf"
+	"github.com/ikepulse/ikepulse/cmd/internal/config"
+	"github.com/ikepulse/ikepulse/cmd/internal/records"
+	"github.com/ikepulse/ikepulse/loader"
+	"github.com/ikepulse/ikepulse/maps"
+)
+
+// Memory is what a capacity takes.
+type Memory struct {
+	Maps    int64 // the kernel's, from the start
+	Records int64 // of the records' file, with every tunnel up
+}
+
+// MemoryFor adds up what the kernel allocates for maps of that capacity; what
+// it does not tell of a hash entry is 48 bytes, and 16 of its bucket.
+func MemoryFor(capacity int) Memory {
+	const hashEntry = 48 + 16
+	m := Memory{Records: int64(capacity) * records.Size}
+	spec, err := maps.Spec(capacity)
+	if err != nil {
+		return m
+	}
+	for _, name := range []string{bpf.MapHot, bpf.MapSAs, bpf.MapPeers} {
+		s := spec.Maps[name]
+		each := (s.ValueSize + 7) &^ 7
+		if s.Type == ebpf.Hash {
+			each += (s.KeySize+7)&^7 + hashEntry
+		}
+		m.Maps += int64(each) * int64(s.MaxEntries)
+	}
+	return m
+}
+
+// Finding is how one thing is on this host.
+type Finding struct {
+	Name, Text string
+}
+
+// LookAtHost says what this host has of what a gateway needs. It needs root,
+// and finds nothing without.
+func LookAtHost(c *config.Config) []Finding {
+	if os.Geteuid() != 0 {
+		return nil
+	}
+	return []Finding{
+		{"kernel", saying("has what XDP needs", loader.Probe())},
+		{"bpffs", fileSystem("/sys/fs/bpf", unix.BPF_FS_MAGIC, "mount -t bpf bpf /sys/fs/bpf, or run --no-pin")},
+		{"records", fileSystem("/run", unix.TMPFS_MAGIC, "none are kept, since they hold keys")},
+		{"tun", saying("there", openable("/dev/net/tun"))},
+		{"XDP on", interfacesHere(c)},
+	}
+}
+
+func saying(well string, err error) string {
+	if err != nil {
+		return strings.ReplaceAll(err.Error(), "\n", "; ")
+	}
+	return well
+}
+
+func fileSystem(path string, magic int64, otherwise string) string {
+	var fs unix.Statfs_t
+	if err := unix.Statfs(path, &fs); err != nil || int64(fs.Type) != magic {
+		return fmt.Sprintf("%s is none: %s", path, otherwise)
+	}
+	return path
+}
+
+func openable(path string) error {
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	return f.Close()
+}
+
+func interfacesHere(c *config.Config) string {
+	names, err := Interfaces(c)
+	return saying(strings.Join(names, ", "), err)
+}

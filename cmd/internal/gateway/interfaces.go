@@ -1,0 +1,75 @@
+package gateway
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+
+	"github.com/vishvananda/netlink"
+)
+
+// Carriers returns the interfaces of this network namespace that carry the
+// addresses, sorted. An address that none carries, or only the loopback, has no
+// interface to attach to: that is an error.
+func Carriers(addresses []netip.Addr) ([]string, error) {
+	all, err := carried()
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, a := range addresses {
+		dev, ok := all[a]
+		switch {
+		case !ok:
+			return nil, fmt.Errorf("no interface here carries %v", a)
+		case dev.Flags&net.FlagLoopback != 0:
+			return nil, fmt.Errorf("%v is on %s: name the interfaces that its packets come by (listen.interfaces)", a, dev.Name)
+		case !slices.Contains(names, dev.Name):
+			names = append(names, dev.Name)
+		}
+	}
+	slices.Sort(names)
+	return names, nil
+}
+
+// AddressesOf returns an interface's own addresses, but for link-local ones,
+// which no peer can reach.
+func AddressesOf(ifname string) ([]netip.Addr, error) {
+	if _, err := netlink.LinkByName(ifname); err != nil {
+		return nil, fmt.Errorf("%s: no such interface in this network namespace", ifname)
+	}
+	all, err := carried()
+	var out []netip.Addr
+	for a, dev := range all {
+		if dev.Name == ifname && !a.IsLinkLocalUnicast() {
+			out = append(out, a)
+		}
+	}
+	slices.SortFunc(out, netip.Addr.Compare)
+	return out, err
+}
+
+// carried maps every address to its interface.
+func carried() (map[netip.Addr]*netlink.LinkAttrs, error) {
+	links, err := netlink.LinkList()
+	if err != nil {
+		return nil, err
+	}
+	byIndex := map[int]*netlink.LinkAttrs{}
+	for _, l := range links {
+		byIndex[l.Attrs().Index] = l.Attrs()
+	}
+	addresses, err := netlink.AddrList(nil, netlink.FAMILY_ALL)
+	if err != nil {
+		return nil, err
+	}
+	out := map[netip.Addr]*netlink.LinkAttrs{}
+	for _, a := range addresses {
+		ip, ok := netip.AddrFromSlice(a.IP)
+		if dev := byIndex[a.LinkIndex]; ok && dev != nil {
+			out[ip.Unmap()] = dev
+		}
+	}
+	return out, nil
+}

@@ -1,0 +1,51 @@
+package gateway
+
+import (
+	"net/netip"
+
+	"github.com/ikepulse/ikepulse/ike"
+)
+
+// The states of an instance.
+const (
+	Healthy    = "healthy"
+	Degraded   = "degraded"
+	NotRunning = "not running"
+)
+
+// Status is an instance at one moment, as its daemon tells it or, without one,
+// as its pins do. Instants are given as ages.
+type Status struct {
+	Instance string   `json:"instance"`
+	State    string   `json:"state"`
+	Problems []string `json:"problems"` // why it is degraded, and what to do
+	*Daemon           // nil when it is not running
+	XDP      *XDP     `json:"xdp,omitempty"` // nil when nothing is loaded
+}
+
+// Daemon is what a running daemon tells of itself.
+type Daemon struct {
+	Version   string     `json:"version"`
+	PID       int        `json:"pid"`
+	Dataplane Dataplane  `json:"dataplane"`
+	IKE       ike.Status `json:"ike"`
+	Sockets   []Socket   `json:"sockets"`
+}
+
+// Socket is what came and went by one local address and port since the start.
+type Socket struct {
+	Local      netip.AddrPort `json:"local"`
+	IKE        uint64         `json:"ike"`
+	ESP        uint64         `json:"esp"`
+	Keepalives uint64         `json:"keepalives"` // that XDP did not take
+	Short      uint64         `json:"short"`
+	ReadErrors uint64         `json:"read_errors"`
+	Sent       uint64         `json:"sent"`
+	SendErrors uint64         `json:"send_errors"`
+}
+
+// Peer is an IKE SA with the keepalives of its address.
+type Peer struct {
+	ike.Peer
+	*Keepalives // nil when the maps do not know the address
+}

@@ -1,0 +1,37 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ikepulse/ikepulse/cmd/internal/records"
+)
+
+// openStore opens the file of the SAs' records. They hold keys, which must not
+// reach a disk: where /run is no tmpfs there is no file.
+func (d *daemon) openStore(context.Context) error {
+	var fs unix.Statfs_t
+	if err := unix.Statfs(filepath.Dir(d.Names.Records), &fs); err != nil {
+		return err
+	}
+	if fs.Type != unix.TMPFS_MAGIC {
+		d.Log.Warn("no records are kept: the folder is not on a tmpfs, and they hold keys", "folder", filepath.Dir(d.Names.Records))
+		return nil
+	}
+	store, left, err := records.Open(d.Names.Records, d.Config.XDP.Capacity)
+	if err != nil {
+		return err
+	}
+	if left > 0 {
+		d.Log.Warn("IKE SAs of an earlier run are gone: none survives a restart yet", "sas", left)
+	}
+	d.store = store
+	// What is left in it are SAs whose end was not announced: nothing that
+	// the next run could use.
+	d.own(func() error { return errors.Join(os.Remove(d.Names.Records), store.Close()) })
+	return nil
+}
