@@ -105,6 +105,23 @@ func TestDevice(t *testing.T) {
 	}
 }
 
+// TestForeignInterface: a persistent interface of that name, though nobody has
+// it open, is somebody's and stays.
+func TestForeignInterface(t *testing.T) {
+	ns := namespace(t, newLab(t), "gateway")
+	within(t, ns, func() error {
+		return netlink.LinkAdd(&netlink.Tuntap{LinkAttrs: netlink.LinkAttrs{Name: "vpn0"}, Mode: netlink.TUNTAP_MODE_TUN,
+			Flags: netlink.TUNTAP_NO_PI | netlink.TUNTAP_ONE_QUEUE})
+	})
+	if d, err := openIn(ns, Config{Name: "vpn0", Table: testTable, Mark: testMark}); err == nil {
+		t.Error("somebody's interface was taken")
+		_ = d.Close()
+	}
+	if got := interfaces(t, ns); !slices.Equal(got, []string{"vpn0"}) {
+		t.Errorf("interfaces %q", got)
+	}
+}
+
 func nothingLeft(t *testing.T, ns *lab.Namespace) {
 	t.Helper()
 	if r, e, i := rules(t, ns), routes(t, ns), interfaces(t, ns); len(r)+len(e)+len(i) != 0 {
