@@ -82,12 +82,12 @@ func TestStopBeginsNothing(t *testing.T) {
 		client.vanish()
 		gateway.cancel()
 		w.after(time.Second)
-		sent := gateway.sent
+		sent := gateway.held().sent
 		late := w.site("10.7.0.3", 1, home("bert@example.org"))
 		go func() { _ = late.group.Initiate(context.Background(), "home") }() // ends with its group
 		w.after(time.Second)
-		if gateway.sent != sent {
-			t.Errorf("%d bytes were sent to a new peer", gateway.sent-sent)
+		if gateway.held().sent != sent {
+			t.Errorf("%d bytes were sent to a new peer", gateway.held().sent-sent)
 		}
 		synctest.Wait()
 	})

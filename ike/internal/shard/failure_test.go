@@ -26,12 +26,12 @@ func TestEachStepFails(t *testing.T) {
 					if side == "gateway" {
 						failing = gateway
 					}
-					failing.fail[call] = 1
+					failing.breakCall(call, 1)
 					if err := client.group.Initiate(context.Background(), "home"); err == nil {
 						t.Error("the tunnel is up all the same")
 					}
 					w.after(time.Minute)
-					if failing.fail[call] != 0 {
+					if failing.held().fail[call] != 0 {
 						t.Fatal("nothing has failed")
 					}
 					if _, err := gateway.group.Terminate(context.Background(), "*"); err != nil {
@@ -57,13 +57,13 @@ func TestMoveFails(t *testing.T) {
 			inBubble(t, func(w *world) {
 				n := w.behindNAT(clientAddr, natAddr, 7000)
 				client, gateway := w.pair(2)
-				gateway.fail[call] = 1
+				gateway.breakCall(call, 1)
 				w.mu.Lock()
 				n.shift++
 				w.mu.Unlock()
 				client.transmit(client.inSPI(), "from elsewhere")
 				w.after(10 * time.Second)
-				if gateway.fail[call] != 0 {
+				if gateway.held().fail[call] != 0 {
 					t.Fatal("nothing has failed")
 				}
 				client.vanish()
@@ -83,7 +83,7 @@ func TestRemovalFails(t *testing.T) {
 		t.Run(call, func(t *testing.T) {
 			inBubble(t, func(w *world) {
 				client, gateway := w.pair(1)
-				gateway.fail[call] = 1
+				gateway.breakCall(call, 1)
 				client.stop()
 				w.after(time.Second)
 				if got := gateway.leftovers(); !strings.Contains(got, left) || strings.Count(got, "1 ") > strings.Count(left, "1 ") {
@@ -103,7 +103,7 @@ func TestEverythingFails(t *testing.T) {
 		gateway := w.site(gatewayAddr, 2, roadwarriors())
 		client := w.site(clientAddr, 2, home("anna@example.org"))
 		for _, call := range []string{"Put", "Track", "InstallInbound", "InstallOutbound"} {
-			gateway.fail[call] = 1 << 20
+			gateway.breakCall(call, 1<<20)
 		}
 		if err := client.group.Initiate(context.Background(), "home"); err == nil {
 			t.Error("the tunnel is up all the same")
@@ -123,7 +123,7 @@ func TestPanic(t *testing.T) {
 				other := w.site("10.7.0.3", 1, home("bert@example.org"))
 				other.initiate()
 				gateway.happened()
-				gateway.panics[call] = 1
+				gateway.panicIn(call)
 				client := w.site(clientAddr, 1, home("anna@example.org"))
 				ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 				defer cancel()
@@ -134,12 +134,12 @@ func TestPanic(t *testing.T) {
 					t.Errorf("%d panics were counted", n)
 				}
 				var p *PanicError
-				if e := gateway.events[len(gateway.events)-1]; !errors.As(e.Err, &p) || !strings.Contains(string(p.Stack), call) {
+				if e := gateway.held().events[len(gateway.held().events)-1]; !errors.As(e.Err, &p) || !strings.Contains(string(p.Stack), call) {
 					t.Errorf("the event says %v", e.Err)
 				}
 				w.after(4 * time.Minute)
-				if st := gateway.status(); st.Up != 1 || st.Connecting != 0 || len(gateway.tracked) != 1 || len(gateway.spis) != 1 ||
-					len(gateway.planes[0].in)+len(gateway.planes[0].out) != 2 || len(gateway.records) != 1 || st.Pools["office"] != 1 {
+				if st := gateway.status(); st.Up != 1 || st.Connecting != 0 || len(gateway.held().tracked) != 1 || gateway.held().spis != 1 ||
+					len(gateway.planes[0].in)+len(gateway.planes[0].out) != 2 || gateway.held().records != 1 || st.Pools["office"] != 1 {
 					t.Errorf("%+v; %s", st, gateway.leftovers())
 				}
 				client.initiate()
@@ -152,14 +152,14 @@ func TestPanic(t *testing.T) {
 func TestPanicInDataPlane(t *testing.T) {
 	inBubble(t, func(w *world) {
 		client, gateway := w.pair(2)
-		gateway.panics["Transmit"] = 1
+		gateway.panicIn("Transmit")
 		gateway.transmit(gateway.inSPI(), "x")
 		w.after(time.Second)
 		if st := gateway.status(); st.Up != 1 || st.Counters["panics"] != 1 {
 			t.Errorf("after Transmit: %+v", st)
 		}
-		gateway.panics["Receive"] = 1
-		gateway.panics["RemoveOutbound"] = 1 // in the cleaning up
+		gateway.panicIn("Receive")
+		gateway.panicIn("RemoveOutbound") // in the cleaning up
 		client.transmit(client.inSPI(), "x")
 		w.after(time.Second)
 		if st := gateway.status(); st.Up != 0 || st.Counters["panics"] != 3 {
@@ -186,8 +186,8 @@ func TestKeyExchangesAreShed(t *testing.T) {
 			}
 			client.stop()
 		}
-		if gateway.sent != 0 {
-			t.Errorf("%d bytes were answered", gateway.sent)
+		if gateway.held().sent != 0 {
+			t.Errorf("%d bytes were answered", gateway.held().sent)
 		}
 		w.after(time.Minute)
 		gateway.wantOrderly()

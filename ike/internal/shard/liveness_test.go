@@ -52,13 +52,13 @@ func TestDead(t *testing.T) {
 		client, gateway := w.pair(4)
 		client.transmit(client.inSPI(), "the last that is heard")
 		w.after(5 * time.Second)
-		heard := mono.Time(gateway.stamps[gateway.inSPI()].auth)
+		heard := mono.Time(gateway.held().stamps[gateway.inSPI()].auth)
 		if heard == 0 {
 			t.Fatal("nothing was heard")
 		}
 		client.vanish()
 		gateway.happened()
-		sent := len(gateway.sentIKE)
+		sent := len(gateway.held().sentIKE)
 		at := tick(heard.Add(idle.Delay))
 		for n := range sa.DefaultBackoff.Tries + 1 {
 			at = tick(at.Add(sa.DefaultBackoff.Wait(n)))
@@ -69,11 +69,11 @@ func TestDead(t *testing.T) {
 		if got := gateway.eventAt(sa.Closed); got != at {
 			t.Errorf("dead at %v, want %v", got, at)
 		}
-		if e := gateway.events[len(gateway.events)-1]; e.IdleFor != at.Sub(heard) {
+		if e := gateway.held().events[len(gateway.held().events)-1]; e.IdleFor != at.Sub(heard) {
 			t.Errorf("silent for %v, want %v", e.IdleFor, at.Sub(heard))
 		}
 		gateway.wantEvents("unanswered", "closed: dead")
-		probe := gateway.sentIKE[sent:]
+		probe := gateway.held().sentIKE[sent:]
 		if len(probe) != 6 || len(slices.CompactFunc(probe, slices.Equal)) != 1 {
 			t.Errorf("sent %d messages, of which not all are alike", len(probe))
 		}
@@ -138,15 +138,20 @@ func (s *site) stampAll() {
 	}
 }
 
+// sees makes a packet have been seen just now that nobody has authenticated.
+func (s *site) sees(spi uint32) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.stamps[spi] = evidence{int64(s.w.now()), s.stamps[spi].auth}
+}
+
 // What was seen and not authenticated postpones nothing.
 func TestHintIsNoEvidence(t *testing.T) {
 	inBubble(t, func(w *world) {
 		_, gateway := w.pair(2)
 		in := gateway.inSPI()
 		for range 31 {
-			gateway.mu.Lock()
-			gateway.stamps[in] = evidence{seen: int64(w.now())}
-			gateway.mu.Unlock()
+			gateway.sees(in)
 			w.after(time.Second)
 		}
 		if n := gateway.counter(cProbes); n != 1 {
@@ -180,16 +185,16 @@ func TestDelayExpiresDuringDelete(t *testing.T) {
 		client := w.site(clientAddr, 1, home("anna@example.org"))
 		client.initiate()
 		client.vanish()
-		sent := len(gateway.sentIKE)
+		sent := len(gateway.held().sentIKE)
 		if n, err := gateway.group.Terminate(context.Background(), "anna@example.org"); n != 1 || err != nil {
 			t.Fatal(n, err)
 		}
 		w.after(3 * time.Second)
-		if got := gateway.sentIKE[sent:]; len(got) != 1 {
+		if got := gateway.held().sentIKE[sent:]; len(got) != 1 {
 			t.Errorf("%d messages are out, want the DELETE alone", len(got))
 		}
 		w.after(3 * time.Minute)
-		got := gateway.sentIKE[sent:]
+		got := gateway.held().sentIKE[sent:]
 		if len(got) != 6 || len(slices.CompactFunc(got, slices.Equal)) != 1 || gateway.counter(cProbes) != 0 {
 			t.Errorf("%d messages, %d probes; want the DELETE six times", len(got), gateway.counter(cProbes))
 		}
@@ -245,13 +250,11 @@ func TestRedial(t *testing.T) {
 		var begun []mono.Time
 		client := w.site(clientAddr, 2, conns)
 		w.after(time.Hour)
-		client.mu.Lock()
-		for _, ev := range client.events {
+		for _, ev := range client.held().events {
 			if ev.Kind == sa.Connecting {
 				begun = append(begun, ev.At)
 			}
 		}
-		client.mu.Unlock()
 		if len(begun) < 10 {
 			t.Fatalf("begun %d times", len(begun))
 		}
@@ -324,12 +327,12 @@ func TestKeepalive(t *testing.T) {
 			client.transmit(client.inSPI(), "traffic")
 			w.after(time.Second)
 		}
-		if n := gateway.calls["Keepalive"]; n != 0 {
+		if n := gateway.held().calls["Keepalive"]; n != 0 {
 			t.Errorf("%d keepalives beside traffic", n)
 		}
 		w.after(21 * time.Second)
-		if n := gateway.calls["Keepalive"]; n < 4 || n > 5 || client.calls["Keepalive"] != 0 {
-			t.Errorf("%d keepalives reached the gateway, %d the client", n, client.calls["Keepalive"])
+		if n := gateway.held().calls["Keepalive"]; n < 4 || n > 5 || client.held().calls["Keepalive"] != 0 {
+			t.Errorf("%d keepalives reached the gateway, %d the client", n, client.held().calls["Keepalive"])
 		}
 	})
 }
@@ -351,15 +354,15 @@ func TestESPDoesNotStarveIKE(t *testing.T) {
 		}
 		gateway.mu.Unlock()
 		w.mu.Lock()
-		w.tap = func(p wire.Packet) { answered = len(gateway.inner) }
+		w.tap = func(p wire.Packet) { answered = len(gateway.held().inner) }
 		w.mu.Unlock()
 		for range espInboxPackets {
 			s.esp.put(packetsTo(gateway, clientAddr+":4500", espPacket(in, []byte("flood")))[0])
 		}
 		s.rouse()
 		synctest.Wait()
-		if len(gateway.inner) != espInboxPackets || answered < comes || answered > comes+espShare {
-			t.Errorf("answered after %d packets of %d", answered, len(gateway.inner))
+		if len(gateway.held().inner) != espInboxPackets || answered < comes || answered > comes+espShare {
+			t.Errorf("answered after %d packets of %d", answered, len(gateway.held().inner))
 		}
 	})
 }

@@ -130,9 +130,7 @@ func TestSnapshot(t *testing.T) {
 		var alarms []string
 		for range 2 {
 			w.after(18 * time.Second)
-			gateway.mu.Lock()
-			gateway.stamps[in] = evidence{int64(w.now()), gateway.stamps[in].auth}
-			gateway.mu.Unlock()
+			gateway.sees(in)
 			alarms = append(alarms, gateway.peers()[0].Alarm)
 		}
 		if !slices.Equal(alarms, []string{"", "unauthenticated"}) {
@@ -194,7 +192,7 @@ func TestEventsHoldNoKeys(t *testing.T) {
 		client.stop()
 		synctest.Wait()
 		var shown strings.Builder
-		for _, ev := range gateway.events {
+		for _, ev := range gateway.held().events {
 			fmt.Fprintf(&shown, "%+v %#v\n", ev, ev.Child)
 			if ev.Kind == sa.ChildUp && ev.Child == nil {
 				t.Error("the Child SA is not described")

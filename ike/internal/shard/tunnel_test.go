@@ -15,19 +15,19 @@ func TestTunnel(t *testing.T) {
 		client, gateway := w.pair(4)
 		client.wantEvents("connecting", "nat detected", "established", "child up")
 		gateway.wantEvents("nat detected", "established", "child up")
-		if got := gateway.tracked[gateway.inSPI()]; got != (track{netip.MustParseAddrPort(gatewayAddr + ":4500"),
+		if got := gateway.held().tracked[gateway.inSPI()]; got != (track{netip.MustParseAddrPort(gatewayAddr + ":4500"),
 			netip.MustParseAddrPort(natAddr + ":11500"), true}) {
 			t.Errorf("the gateway tracks %+v", got)
 		}
-		if got := client.tracked[client.inSPI()]; got.natted {
+		if got := client.held().tracked[client.inSPI()]; got.natted {
 			t.Errorf("the client takes its peer for the one behind the NAT: %+v", got)
 		}
 		client.transmit(client.inSPI(), "there")
 		gateway.transmit(gateway.inSPI(), "and back")
 		w.after(time.Second)
-		if len(gateway.inner) != 1 || string(gateway.inner[0][4:]) != "there" || len(client.inner) != 1 ||
-			string(client.inner[0][4:]) != "and back" {
-			t.Errorf("carried %q and %q", gateway.inner, client.inner)
+		if len(gateway.held().inner) != 1 || string(gateway.held().inner[0][4:]) != "there" || len(client.held().inner) != 1 ||
+			string(client.held().inner[0][4:]) != "and back" {
+			t.Errorf("carried %q and %q", gateway.held().inner, client.held().inner)
 		}
 		if n, err := client.group.Terminate(context.Background(), "home"); n != 1 || err != nil {
 			t.Errorf("terminated %d, %v", n, err)
@@ -110,19 +110,19 @@ func TestPortMovesUnderTraffic(t *testing.T) {
 				w.after(100 * time.Millisecond)
 			}
 			want := netip.AddrPortFrom(n.outer, 4500+n.shift)
-			if got := gateway.tracked[in].peer; got != want {
+			if got := gateway.held().tracked[in].peer; got != want {
 				t.Fatalf("move %d: tracked at %v, want %v", i, got, want)
 			}
 			if p := gateway.peers(); len(p) != 1 || p[0].Remote != want {
 				t.Fatalf("move %d: %+v", i, p)
 			}
 		}
-		if got := len(gateway.inner); got != 600 {
+		if got := len(gateway.held().inner); got != 600 {
 			t.Errorf("the gateway received %d of 600 packets", got)
 		}
 		// What goes back is lost from a move to the next packet of the
 		// client, and no longer.
-		if got := len(client.inner); got < 600-2*20 {
+		if got := len(client.held().inner); got < 600-2*20 {
 			t.Errorf("the client received %d of 600 packets", got)
 		}
 		// An IKE message of the gateway finds the client where he is now.
@@ -130,7 +130,7 @@ func TestPortMovesUnderTraffic(t *testing.T) {
 			t.Error(err)
 		}
 		w.after(time.Second)
-		if e := gateway.events[len(gateway.events)-1]; e.Kind != sa.ProbeAnswered {
+		if e := gateway.held().events[len(gateway.held().events)-1]; e.Kind != sa.ProbeAnswered {
 			t.Errorf("the last event is %v", e.Kind)
 		}
 	})
@@ -142,13 +142,13 @@ func TestForgedESPMovesNothing(t *testing.T) {
 		w.behindNAT(clientAddr, natAddr, 7000)
 		_, gateway := w.pair(2)
 		in := gateway.inSPI()
-		was := gateway.tracked[in]
+		was := gateway.held().tracked[in]
 		forged := espPacket(in, []byte("x"))
 		forged[4]++
 		gateway.group.DeliverESP(packetsTo(gateway, "203.0.113.9:4500", forged))
 		w.after(time.Second)
-		if gateway.tracked[in] != was || gateway.counter(cRefusedESP) != 1 {
-			t.Errorf("tracked at %v, was %v; %d refused", gateway.tracked[in], was, gateway.counter(cRefusedESP))
+		if gateway.held().tracked[in] != was || gateway.counter(cRefusedESP) != 1 {
+			t.Errorf("tracked at %v, was %v; %d refused", gateway.held().tracked[in], was, gateway.counter(cRefusedESP))
 		}
 	})
 }

@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"maps"
 	mathrand "math/rand/v2"
 	"net/netip"
 	"slices"
@@ -624,6 +625,14 @@ func (s *site) wantEvents(want ...string) {
 	}
 }
 
+// wantEventsInAnyOrder is for events of several shards.
+func (s *site) wantEventsInAnyOrder(want ...string) {
+	s.w.t.Helper()
+	if got := slices.Sorted(slices.Values(s.happened())); !slices.Equal(got, want) {
+		s.w.t.Errorf("%v: events %q, want %q", s.addr, got, want)
+	}
+}
+
 // eventAt is when the last event of a kind happened.
 func (s *site) eventAt(kind sa.EventKind) mono.Time {
 	s.w.t.Helper()
@@ -636,6 +645,39 @@ func (s *site) eventAt(kind sa.EventKind) mono.Time {
 	}
 	s.w.t.Fatalf("%v: no event %v", s.addr, kind)
 	return 0
+}
+
+// view is a copy of what a site keeps.
+type view struct {
+	tracked       map[uint32]track
+	stamps        map[uint32]evidence
+	calls, fail   map[string]int
+	events        []Event
+	inner         [][]byte
+	sentIKE       [][]byte
+	sent          int
+	records, spis int
+}
+
+func (s *site) held() view {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return view{maps.Clone(s.tracked), maps.Clone(s.stamps), maps.Clone(s.calls), maps.Clone(s.fail), slices.Clone(s.events),
+		slices.Clone(s.inner), slices.Clone(s.sentIKE), s.sent, len(s.records), len(s.spis)}
+}
+
+// breakCall makes a call fail so often.
+func (s *site) breakCall(call string, times int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.fail[call] = times
+}
+
+// panicIn makes a call panic once.
+func (s *site) panicIn(call string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.panics[call] = 1
 }
 
 // took gives how often each edge was called since the last call.
