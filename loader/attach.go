@@ -193,9 +193,6 @@ func (a attached) update(prog *ebpf.Program) (Attachment, error) {
 
 func (i *Instance) attach(dev netlink.Link, prog *ebpf.Program, links []attached) (Attachment, error) {
 	name := dev.Attrs().Name
-	if err := foreign(dev); err != nil {
-		return Attachment{}, err
-	}
 	for _, l := range links {
 		if l.name != name {
 			continue
@@ -241,7 +238,9 @@ func (i *Instance) keep(l link.Link, name string) (attached, error) {
 	return a, l.Close()
 }
 
-// attachTo makes the link, which is on the interface as long as it is open.
+// attachTo makes the link, which is on the interface as long as it is open. A
+// new link never takes the place of a program, in no mode: nobody needs to
+// look first, and so nobody comes between the look and the link.
 func attachTo(dev netlink.Link, prog *ebpf.Program) (l link.Link, note string, err error) {
 	options := link.XDPOptions{Program: prog, Interface: dev.Attrs().Index, Flags: link.XDPDriverMode}
 	l, err = link.AttachXDP(options)
@@ -269,7 +268,7 @@ func final(err error) bool {
 	return false
 }
 
-// refused finds out whether somebody else was faster.
+// refused names whose program it is that the kernel would not replace.
 func refused(dev netlink.Link, err error) error {
 	if !errors.Is(err, unix.EBUSY) && !errors.Is(err, unix.EEXIST) {
 		return explain(err)
@@ -278,10 +277,10 @@ func refused(dev netlink.Link, err error) error {
 	if errDev != nil {
 		return err
 	}
-	if other := foreign(again); other != nil {
-		return other
+	if xdp := again.Attrs().Xdp; xdp != nil && xdp.Attached {
+		return &ForeignError{Interface: again.Attrs().Name, Name: programName(xdp.ProgId), ID: xdp.ProgId}
 	}
-	return err
+	return err // it went away meanwhile
 }
 
 // whyNotNative reads a driver's answer: they differ, and the kernel does not
@@ -324,16 +323,6 @@ func (i *Instance) suits(dev netlink.Link) error {
 		return fmt.Errorf("it is a port of the %s %s, and keepalives are answered: attach to %s, or load with keepalive absorb", kind, master.Attrs().Name, master.Attrs().Name)
 	}
 	return nil
-}
-
-// foreign returns a ForeignError when the interface has a program that is none
-// of this instance's links.
-func foreign(dev netlink.Link) error {
-	xdp := dev.Attrs().Xdp
-	if xdp == nil || !xdp.Attached {
-		return nil
-	}
-	return &ForeignError{Interface: dev.Attrs().Name, Name: programName(xdp.ProgId), ID: xdp.ProgId}
 }
 
 func programName(id uint32) string {

@@ -3,7 +3,8 @@ package maps
 // Evidence returns when a packet of the SPI was last seen by XDP, which is a
 // hint, and when one was last authenticated; CLOCK_BOOTTIME in nanoseconds, 0
 // for never or for an SPI that is not tracked. Neither is ever too old: see
-// [Clock]. It makes no system call and may be called from any goroutine.
+// [Clock]; a stamp of the present tick reads as now until the tick is over. It
+// makes no system call and may be called from any goroutine.
 func (s *Set) Evidence(spi uint32) (seen, auth int64) {
 	seenTick, authTick, ok := s.Hot.Read(spi)
 	if !ok || seenTick|authTick == 0 {
