@@ -14,6 +14,9 @@ type Backoff struct {
 	Tries   int
 }
 
+// DefaultBackoff gives up after 165 s.
+var DefaultBackoff = Backoff{Timeout: 4 * time.Second, Base: 1.8, Tries: 5}
+
 // Wait is how long to wait for an answer after the nth retransmission, where
 // the 0th is the request itself.
 func (b Backoff) Wait(n int) time.Duration {

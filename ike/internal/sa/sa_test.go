@@ -283,7 +283,7 @@ func TestRepliesBeforeAuthAreNoLarger(t *testing.T) {
 }
 
 func TestBackoff(t *testing.T) {
-	if got := testBackoff.Total().Round(time.Second); got != 165*time.Second {
+	if got := DefaultBackoff.Total().Round(time.Second); got != 165*time.Second {
 		t.Errorf("it gives up after %v", got)
 	}
 }

@@ -106,9 +106,6 @@ func prefix(s string) wire.Selector {
 	return wire.Selector{EndPort: 65535, Start: p.Addr(), End: netip.AddrFrom4(end)}
 }
 
-// testBackoff is what operators have unless they say otherwise.
-var testBackoff = Backoff{Timeout: 4 * time.Second, Base: 1.8, Tries: 5}
-
 const testPSK = "a secret of the two, long enough"
 
 func newWorld(t testing.TB) *world {
@@ -120,11 +117,11 @@ func newWorld(t testing.TB) *world {
 	w.client = w.newNode("client", 0xc0000001, &Conn{Name: "home", LocalID: identity("anna@example.org"),
 		RemoteID: pattern("vpn.example.org"), Remotes: []netip.Addr{gatewayAddr.Addr()}, Proposals: ike,
 		Child: ChildConfig{Name: "net", Proposals: esp, Remote: []wire.Selector{prefix("10.0.0.0/8")}},
-		VIPs:  []netip.Addr{netip.IPv4Unspecified()}, Backoff: testBackoff, NATKeepalive: 20 * time.Second}, "vpn.example.org")
+		VIPs:  []netip.Addr{netip.IPv4Unspecified()}, Backoff: DefaultBackoff, NATKeepalive: 20 * time.Second}, "vpn.example.org")
 	w.gateway = w.newNode("gateway", 0x80000001, &Conn{Name: "roadwarriors", LocalID: identity("vpn.example.org"),
 		RemoteID: pattern("*@example.org"), Proposals: ike,
 		Child: ChildConfig{Name: "net", Proposals: esp, Local: []wire.Selector{prefix("10.0.0.0/8")}},
-		Pools: []string{"office"}, Backoff: testBackoff}, "*@example.org")
+		Pools: []string{"office"}, Backoff: DefaultBackoff}, "*@example.org")
 	w.gateway.lease = []netip.Addr{vip}
 	return w
 }
