@@ -118,7 +118,7 @@ func suggestCommand(app *cli.App, name string) string {
 // nearest returns the name that a mistyped one was most likely meant to be, ""
 // when none is near.
 func nearest(typed string, names []string) string {
-	best, least := "", 2+len(typed)/3
+	best, least := "", 1+(len(typed)+1)/3
 	for _, n := range names {
 		d := distance(typed, n)
 		if d < least || d == least && best != "" && len(n) == len(typed) && len(best) != len(typed) {

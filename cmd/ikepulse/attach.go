@@ -24,7 +24,7 @@ pinned, and stays until "ikepulse detach". Another's XDP program is never replac
 Example: ikepulse attach eth0 --keepalive absorb`,
 		Flags: []cli.Flag{
 			configFlag,
-			&cli.StringFlag{Name: "keepalive", Usage: "what becomes of a peer's keepalive: `MODE` answer, absorb or pass"},
+			&cli.StringFlag{Name: "keepalive", Usage: "`MODE` for peers' keepalives: answer, absorb or pass"},
 			&cli.DurationFlag{Name: "answer-interval", Usage: "answer a peer once in `TIME` at most"},
 			&cli.IntFlag{Name: "capacity", Usage: "room for `N` tunnels"},
 		},

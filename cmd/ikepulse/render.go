@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -181,16 +182,21 @@ func keepalives(k *gateway.Keepalives) string {
 	if k == nil {
 		return "-"
 	}
-	return fmt.Sprintf("%s, %s answered", thousands(k.Received), thousands(k.Answered))
+	return fmt.Sprintf("%s (%s answered)", thousands(k.Received), thousands(k.Answered))
 }
 
-// renderStats is a line a counter.
+// renderStats is a line a counter; programs get its digits alone.
 func renderStats(w io.Writer, terminal bool, stats []stat, all bool) error {
 	var lines [][]string
 	for _, s := range stats {
-		if s.Count > 0 || all {
-			lines = append(lines, []string{s.Where, s.Name, thousands(s.Count), orDash(s.Verdict)})
+		if s.Count == 0 && !all {
+			continue
 		}
+		n := thousands(s.Count)
+		if !terminal {
+			n = strconv.FormatUint(s.Count, 10)
+		}
+		lines = append(lines, []string{s.Where, s.Name, n, orDash(s.Verdict)})
 	}
 	return table(w, terminal, []string{"WHERE", "COUNTER", "COUNT", "VERDICT"}, lines)
 }

@@ -106,7 +106,8 @@ func (p *page) probes(r rate) {
 		parts = append(parts, fmt.Sprintf("%s/s if all are silent (delay %s)", thousands(int64(r.idle+0.5)), setting(r.delay)))
 	}
 	if len(parts) == 0 {
-		parts = []string{"none: DPD is off"}
+		p.line("probes", "none: DPD is off")
+		return
 	}
 	p.line("probes", "with every tunnel up: %s", strings.Join(parts, ", "))
 }
