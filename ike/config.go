@@ -70,8 +70,8 @@ type Child struct {
 type Selector struct {
 	Prefix           netip.Prefix
 	Dynamic          bool
-	Protocol         uint8 // 0: any
-	FromPort, ToPort uint16
+	Protocol         uint8  // 0: any
+	FromPort, ToPort uint16 // any: 0 and 65535
 }
 
 // Pool is a range of virtual addresses.

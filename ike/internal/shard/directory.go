@@ -237,23 +237,28 @@ func (d *directory) remove(spi uint64) {
 	}
 }
 
-// leases is how many addresses each pool has given.
-func (g *Group) leases(ctx context.Context) (map[string]int, error) {
+// directoryStatus is the directory's part of a Status.
+type directoryStatus struct {
+	leases map[string]int
+	panics uint64
+}
+
+func (g *Group) directoryStatus(ctx context.Context) (st directoryStatus, err error) {
 	d := g.directory
-	reply := make(chan map[string]int, 1)
+	reply := make(chan directoryStatus, 1)
 	d.post(func(mono.Time) {
-		out := map[string]int{}
+		st := directoryStatus{map[string]int{}, d.panics}
 		for name, p := range d.pools {
-			out[name] = p.pool.Live()
+			st.leases[name] = p.pool.Live()
 		}
-		reply <- out
+		reply <- st
 	})
 	select {
-	case out := <-reply:
-		return out, nil
+	case st = <-reply:
+		return st, nil
 	case <-ctx.Done():
-		return nil, ctx.Err()
+		return st, ctx.Err()
 	case <-g.done:
-		return nil, ErrStopped
+		return st, ErrStopped
 	}
 }

@@ -26,7 +26,7 @@ func TestInitialContactReplacesInAnotherShard(t *testing.T) {
 			w.after(time.Second)
 			gateway.wantEventsInAnyOrder("child up", "closed: replaced", "established")
 			st, peers := gateway.status(), gateway.peers()
-			if st.Up != 1 || st.Pools["office"] != 1 || len(gateway.held().tracked) != 1 || gateway.held().records != 1 {
+			if st.Up != 1 || st.Leases["office"] != 1 || len(gateway.held().tracked) != 1 || gateway.held().records != 1 {
 				t.Fatalf("round %d: %+v; %s", i, st, gateway.leftovers())
 			}
 			if was, is := before.Child.RemoteTS[0], peers[0].Child.RemoteTS[0]; was != is {
@@ -48,7 +48,7 @@ func TestInitialContactOfAnother(t *testing.T) {
 	inBubble(t, func(w *world) {
 		_, gateway := w.pair(2)
 		w.site("10.7.0.3", 1, home("bert@example.org")).initiate()
-		if st := gateway.status(); st.Up != 2 || st.Pools["office"] != 2 {
+		if st := gateway.status(); st.Up != 2 || st.Leases["office"] != 2 {
 			t.Errorf("%+v", st)
 		}
 	})

@@ -139,7 +139,7 @@ func TestPanic(t *testing.T) {
 				}
 				w.after(4 * time.Minute)
 				if st := gateway.status(); st.Up != 1 || st.Connecting != 0 || len(gateway.held().tracked) != 1 || gateway.held().spis != 1 ||
-					len(gateway.planes[0].in)+len(gateway.planes[0].out) != 2 || gateway.held().records != 1 || st.Pools["office"] != 1 {
+					len(gateway.planes[0].in)+len(gateway.planes[0].out) != 2 || gateway.held().records != 1 || st.Leases["office"] != 1 {
 					t.Errorf("%+v; %s", st, gateway.leftovers())
 				}
 				client.initiate()

@@ -264,7 +264,7 @@ type Status struct {
 	Deleting   int               `json:"deleting"`
 	HalfOpen   int               `json:"half_open"`
 	MaxSAs     int               `json:"max"`
-	Pools      map[string]int    `json:"leases"`     // addresses that each pool has given
+	Leases     map[string]int    `json:"leases"`     // addresses that each pool has given
 	LagMaxUS   []int64           `json:"lag_max_us"` // the longest that anything has waited for each shard
 	Counters   map[string]uint64 `json:"counters"`
 }
@@ -280,8 +280,9 @@ func (g *Group) Status(ctx context.Context) (Status, error) {
 		}
 		st.add(one)
 	}
-	var err error
-	st.Pools, err = g.leases(ctx)
+	d, err := g.directoryStatus(ctx)
+	st.Leases = d.leases
+	st.Counters[counterNames[cPanics]] += d.panics
 	return st, err
 }
 

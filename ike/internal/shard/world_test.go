@@ -700,7 +700,7 @@ func (s *site) wantNothing() {
 	if st.Up+st.Connecting+st.Deleting+st.HalfOpen != 0 || s.group.total.Load() != 0 {
 		s.w.t.Errorf("%v: SAs are left: %+v", s.addr, st)
 	}
-	for name, n := range st.Pools {
+	for name, n := range st.Leases {
 		if n != 0 {
 			s.w.t.Errorf("%v: pool %s has %d leases", s.addr, name, n)
 		}

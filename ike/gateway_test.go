@@ -1,0 +1,212 @@
+package ike
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/netip"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// spis are the parts of a line that no test can know.
+var spis = regexp.MustCompile(`\b([0-9a-f]{16}|[0-9a-f]{8})\b`)
+
+// logged are the lines since the last call, with their SPIs blotted out.
+func (e *end) logged() string {
+	synctest.Wait()
+	e.link.mu.Lock()
+	defer e.link.mu.Unlock()
+	s := spis.ReplaceAllString(e.logs.String(), "SPI")
+	e.logs.Reset()
+	return s
+}
+
+func TestTunnel(t *testing.T) {
+	inBubble(t, func(t *testing.T, l *link) {
+		gateway, client := l.end(t, gatewayConfig()), l.end(t, clientConfig())
+		ctx := context.Background()
+		if err := client.gateway.Initiate(ctx, "home"); err != nil {
+			t.Fatal(err)
+		}
+		if err := client.gateway.Initiate(ctx, "home"); err != nil {
+			t.Errorf("while it is up: %v", err)
+		}
+		time.Sleep(time.Minute)
+		const established = `level=INFO msg=established connection=roadwarriors peer=anna@example.org remote=10.7.0.2:500 spi=SPI role=responder suite=aes256gcm16-prfsha256-x25519
+level=INFO msg="child up" connection=roadwarriors peer=anna@example.org remote=10.7.0.2:500 spi=SPI spi_in=SPI spi_out=SPI local_ts=[10.0.0.0/8] remote_ts=[10.99.0.1/32] suite=aes256gcm16-esn
+level=DEBUG msg="probe sent" connection=roadwarriors peer=anna@example.org remote=10.7.0.2:500 spi=SPI
+level=DEBUG msg="probe answered" connection=roadwarriors peer=anna@example.org remote=10.7.0.2:500 spi=SPI
+`
+		if got := gateway.logged(); got != established {
+			t.Errorf("the gateway has logged\n%s", got)
+		}
+		if got := client.logged(); !strings.HasPrefix(got, `level=INFO msg=connecting connection=home peer="" remote=198.51.100.1:500 spi=SPI local=10.7.0.2:500`) ||
+			!strings.Contains(got, "virtual_ips=[10.99.0.1]") {
+			t.Errorf("the client has logged\n%s", got)
+		}
+		sas, err := gateway.gateway.SAs(ctx)
+		if err != nil || len(sas) != 1 || sas[0].Identity != "anna@example.org" || sas[0].RemoteTS[0] != "10.99.0.1/32" {
+			t.Errorf("%+v %v", sas, err)
+		}
+		st, err := gateway.gateway.Status(ctx)
+		if err != nil || st.Up != 1 || st.UpMS != 60004 || st.Leases["office"] != 1 || st.Counters["established"] != 1 {
+			t.Errorf("%+v %v", st, err)
+		}
+		if n, err := gateway.gateway.Probe(ctx, "anna@example.org"); n != 1 || err != nil {
+			t.Errorf("probed %d, %v", n, err)
+		}
+		if n, err := gateway.gateway.Terminate(ctx, "nobody"); n != 0 || err != nil {
+			t.Errorf("terminated %d, %v", n, err)
+		}
+		client.stop()
+		time.Sleep(time.Second)
+		if got := gateway.logged(); !strings.HasSuffix(got, "msg=\"deleted by peer\" connection=roadwarriors peer=anna@example.org remote=10.7.0.2:500 spi=SPI\n") {
+			t.Errorf("at the end\n%s", got)
+		}
+		gateway.stop()
+		if gateway.held != 0 || client.held != 0 {
+			t.Errorf("held at the end: %d and %d", gateway.held, client.held)
+		}
+		if _, err := gateway.gateway.Peers(ctx); !errors.Is(err, ErrStopped) {
+			t.Errorf("after the end: %v", err)
+		}
+	})
+}
+
+func TestEvents(t *testing.T) {
+	inBubble(t, func(t *testing.T, l *link) {
+		gateway, client := l.end(t, gatewayConfig()), l.end(t, clientConfig())
+		if err := client.gateway.Initiate(context.Background(), "home"); err != nil {
+			t.Fatal(err)
+		}
+		client.stop()
+		var kinds []string
+		for ev := range client.events {
+			kinds = append(kinds, ev.Kind)
+		}
+		if want := []string{"connecting", "established", "child_up", "closed"}; !slices.Equal(kinds, want) {
+			t.Errorf("events %q, want %q", kinds, want)
+		}
+		gateway.stop()
+		var last Event
+		for ev := range gateway.events {
+			if ev.Shard != last.Shard && last.Seq != 0 || ev.Seq != last.Seq+1 {
+				t.Errorf("event %d of shard %d follows %d of %d", ev.Seq, ev.Shard, last.Seq, last.Shard)
+			}
+			if last = ev; ev.Kind == "child_up" {
+				ev.Time, ev.Shard, ev.SPI, ev.PeerSPI, ev.Child.InSPI, ev.Child.OutSPI = time.Time{}, 0, "", "", "", ""
+				got, err := json.Marshal(ev)
+				const want = `{"time":"0001-01-01T00:00:00Z","event":"child_up","shard":0,"seq":2,"connection":"roadwarriors",` +
+					`"peer":"anna@example.org","role":"responder","local":"198.51.100.1:500","remote":"10.7.0.2:500",` +
+					`"local_natted":false,"peer_natted":false,"spi":"","suite":"aes256gcm16-prfsha256-x25519",` +
+					`"child":{"spi_in":"","spi_out":"","suite":"aes256gcm16-esn","local_ts":["10.0.0.0/8"],"remote_ts":["10.99.0.1/32"]}}`
+				if err != nil || string(got) != want {
+					t.Errorf("got  %s\nwant %s", got, want)
+				}
+			}
+		}
+		if last.Reason != "deleted by peer" {
+			t.Errorf("the last event: %+v", last)
+		}
+		// Who comes too late hears nothing, and does not wait for it.
+		if _, more := <-gateway.gateway.Events(context.Background()); more {
+			t.Error("an event after the end")
+		}
+	})
+}
+
+// A listener that does not listen misses events, and holds nobody up; one that
+// goes is forgotten.
+func TestListeners(t *testing.T) {
+	inBubble(t, func(t *testing.T, l *link) {
+		client := l.end(t, clientConfig())
+		ctx, cancel := context.WithCancel(context.Background())
+		going := client.gateway.Events(ctx)
+		for range subscriberBuffer {
+			// Nobody is there: a handshake of six tries and its end.
+			_, _ = client.gateway.Terminate(context.Background(), "*")
+			go func() { _ = client.gateway.Initiate(context.Background(), "home") }() // ends with its SA
+			time.Sleep(time.Minute)
+		}
+		st, err := client.gateway.Status(context.Background())
+		if err != nil || st.EventsDropped == 0 {
+			t.Errorf("%+v %v", st, err)
+		}
+		cancel()
+		synctest.Wait()
+		n := 0
+		for range going {
+			n++
+		}
+		if n != subscriberBuffer {
+			t.Errorf("%d events were kept", n)
+		}
+	})
+}
+
+// A stranger fails over and over: a few lines a second, and how many were not
+// written.
+func TestStrangersLogLittle(t *testing.T) {
+	inBubble(t, func(t *testing.T, l *link) {
+		c := gatewayConfig()
+		c.Secrets = []Secret{{ID: "anna@example.org", PSK: []byte("another than the client's, long enough")}}
+		gateway := l.end(t, c)
+		many := clientConfig()
+		many.Capacity = 100
+		for i := range 60 {
+			other := many.Connections[0]
+			other.Name = fmt.Sprint(i)
+			many.Connections = append(many.Connections, other)
+		}
+		client := l.end(t, many)
+		for i := range 60 {
+			if err := client.gateway.Initiate(context.Background(), fmt.Sprint(i)); err == nil {
+				t.Fatal("a wrong key is accepted")
+			}
+		}
+		time.Sleep(2 * time.Second)
+		_ = client.gateway.Initiate(context.Background(), "home")
+		got := gateway.logged()
+		if n := strings.Count(got, `msg="authentication failed"`); n != strangerLines+1 || !strings.Contains(got, "not_logged=50\n") {
+			t.Errorf("%d lines:\n%s", n, got)
+		}
+		if strings.Contains(got, testPSK) || strings.Contains(got, "another than") {
+			t.Error("a key is logged")
+		}
+	})
+}
+
+func TestClip(t *testing.T) {
+	for in, want := range map[string]string{
+		"anna@example.org":        "anna@example.org",
+		"two\nlines\x1b[2J":       `two\nlines\x1b[2J`,
+		"\xff\u202e":              `\xff\u202e`,
+		strings.Repeat("x", 1000): strings.Repeat("x", 256),
+		strings.Repeat("\n", 200): strings.Repeat(`\n`, 128),
+	} {
+		if got := clip(in); got != want {
+			t.Errorf("%q is shown as %q, want %q", in, got, want)
+		}
+	}
+}
+
+func TestMissingEdge(t *testing.T) {
+	l := &link{ends: map[netip.Addr]*end{}}
+	for i, drop := range []func(*Edges){
+		func(e *Edges) { e.Tracker = nil }, func(e *Edges) { e.DataPlane = nil }, func(e *Edges) { e.Sender = nil },
+		func(e *Edges) { e.AllocSPI = nil }, func(e *Edges) { e.FreeSPI = nil }, func(e *Edges) { e.ESPShard = nil },
+		func(e *Edges) { e.Clock = nil },
+	} {
+		edges := (&end{link: l}).edges()
+		drop(&edges)
+		if _, err := New(gatewayConfig(), edges); err == nil {
+			t.Errorf("edge %d is not missed", i)
+		}
+	}
+}
