@@ -28,7 +28,7 @@ func (d *daemon) api() control.API {
 
 func (d *daemon) status(ctx context.Context) (*Status, error) {
 	st := &Status{Instance: d.Names.Instance, State: Healthy,
-		Daemon: &Daemon{Version: d.Version, PID: os.Getpid(), Dataplane: d.dataplane()}}
+		Daemon: &Daemon{Version: d.Version, PID: os.Getpid(), Process: describeProcess(), Dataplane: d.dataplane()}}
 	var err error
 	if st.IKE, err = d.gateway.Status(ctx); err != nil {
 		return nil, err

@@ -2,6 +2,8 @@ package gateway
 
 import (
 	"net/netip"
+	"runtime"
+	"runtime/metrics"
 
 	"github.com/ikepulse/ikepulse/ike"
 )
@@ -27,9 +29,27 @@ type Status struct {
 type Daemon struct {
 	Version   string     `json:"version"`
 	PID       int        `json:"pid"`
+	Process   Process    `json:"process"`
 	Dataplane Dataplane  `json:"dataplane"`
 	IKE       ike.Status `json:"ike"`
 	Sockets   []Socket   `json:"sockets"`
+}
+
+// Process is what the daemon takes of its host: where one of these grows and
+// the tunnels do not, something leaks.
+type Process struct {
+	HeapBytes  uint64 `json:"heap_bytes"` // in use at the last collection
+	Goroutines int    `json:"goroutines"`
+}
+
+func describeProcess() Process {
+	live := []metrics.Sample{{Name: "/gc/heap/live:bytes"}}
+	metrics.Read(live)
+	p := Process{Goroutines: runtime.NumGoroutine()}
+	if live[0].Value.Kind() == metrics.KindUint64 {
+		p.HeapBytes = live[0].Value.Uint64()
+	}
+	return p
 }
 
 // Socket is what came and went by one local address and port since the start.
