@@ -12,26 +12,34 @@ const (
 	wakeCheck = time.Second
 )
 
-// keepTime calibrates the maps' clock each minute, and at once after a suspend.
+// keepTime keeps the maps' clock right.
 func (d *daemon) keepTime(ctx context.Context) error {
 	clock := d.xdp.Maps().Clock
+	recalibrate(ctx, clock.Suspended, func() {
+		if err := clock.Calibrate(); err != nil {
+			d.clockError.Store(&err)
+			return
+		}
+		d.clockError.Store(nil)
+	})
+	return nil
+}
+
+// recalibrate calls calibrate each minute, and soon after a suspend, until ctx
+// ends.
+func recalibrate(ctx context.Context, suspended func() bool, calibrate func()) {
 	check := time.NewTicker(wakeCheck)
 	defer check.Stop()
 	last := time.Now()
 	for {
 		select {
 		case <-ctx.Done():
-			return nil
+			return
 		case <-check.C:
 		}
-		if time.Since(last) < calibrateEvery && !clock.Suspended() {
-			continue
+		if time.Since(last) >= calibrateEvery || suspended() {
+			calibrate()
+			last = time.Now()
 		}
-		last = time.Now()
-		if err := clock.Calibrate(); err != nil {
-			d.clockError.Store(&err)
-			continue
-		}
-		d.clockError.Store(nil)
 	}
 }

@@ -159,22 +159,29 @@ func (d *daemon) openSockets(ctx context.Context) error {
 }
 
 func (d *daemon) newGateway(context.Context) (err error) {
-	set, shards := d.xdp.Maps(), d.Config.Shards
-	slots := make([]*maps.Slots, shards)
-	for i := range slots {
-		slots[i] = maps.NewSlots(set.Meta.Capacity, i, shards, rand.Reader)
-	}
+	set := d.xdp.Maps()
+	alloc, free, shardOf := slots(set.Meta.Capacity, d.Config.Shards)
 	d.gateway, err = ike.New(ikeConfig(d.Config), ike.Edges{
 		Tracker: set, DataPlane: d.planeOf, Sender: d.endpoints, Store: d.store,
-		AllocSPI: func(shard int) func(int64) (uint32, bool) { return slots[shard].Alloc },
-		FreeSPI:  func(shard int) func(uint32, int64) { return slots[shard].Free },
-		ESPShard: func(spi uint32) int { return int(maps.SlotOf(spi)) % shards },
-		Logger:   d.Log, Clock: bootTime,
+		AllocSPI: alloc, FreeSPI: free, ESPShard: shardOf,
+		Logger: d.Log, Clock: bootTime,
 	})
 	for _, s := range d.Config.Secrets {
 		clear(s.PSK.Bytes())
 	}
 	return err
+}
+
+// slots are the allocators of inbound SPIs, one a shard, and the function that
+// tells whose an SPI is.
+func slots(capacity, shards int) (alloc func(int) func(int64) (uint32, bool), free func(int) func(uint32, int64), shardOf func(uint32) int) {
+	all := make([]*maps.Slots, shards)
+	for i := range all {
+		all[i] = maps.NewSlots(capacity, i, shards, rand.Reader)
+	}
+	return func(shard int) func(int64) (uint32, bool) { return all[shard].Alloc },
+		func(shard int) func(uint32, int64) { return all[shard].Free },
+		func(spi uint32) int { return int(maps.SlotOf(spi)) % shards }
 }
 
 // bootTime reads CLOCK_BOOTTIME, which every Linux has.

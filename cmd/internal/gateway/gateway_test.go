@@ -1,0 +1,259 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/ikepulse/ikepulse/cmd/internal/config"
+	"github.com/ikepulse/ikepulse/cmd/internal/records"
+	"github.com/ikepulse/ikepulse/ike"
+	"github.com/ikepulse/ikepulse/maps"
+)
+
+const sample = `listen: {addresses: [198.51.100.1, "2001:db8::1"]}
+xdp: {capacity: 1000, keepalive: absorb, answer_interval: 7s, stranger: pass}
+shards: 3
+connections:
+  rw:
+    local: {auth: psk, id: vpn.example.org, addresses: [198.51.100.1]}
+    remote: {auth: psk, id: "*@example.org"}
+    pools: [office]
+    proposals: [aes128gcm16-prfsha256-x25519]
+    nat_keepalive: 9s
+    dpd: {mode: on-demand, delay: 11s, max_suppress: 3m, retransmit: {timeout: 2s, base: 1.5, tries: 7}}
+    children:
+      net: {local_ts: ["10.0.0.0/8[6/443]"], remote_ts: [dynamic], esp_proposals: [aes256gcm16-esn]}
+  berlin:
+    local: {auth: psk, id: "keyid:#ff00"}
+    remote: {auth: psk, id: berlin.example.org, addresses: [203.0.113.7]}
+    vips: ["0.0.0.0"]
+    children: {lan: {local_ts: [10.0.0.0/8], remote_ts: [10.20.0.0/16], start_action: start}}
+pools:
+  office: {addresses: 10.99.0.0/16, dns: [10.0.0.53]}
+secrets:
+  - {id: "%any", psk_file: a.psk}
+  - {id: "*.example.org", psk_file: a.psk}
+  - {id: "*.b.example.org", psk_file: a.psk}
+  - {id: "*@example.org", psk_file: a.psk}
+`
+
+func load(t *testing.T) *config.Config {
+	t.Helper()
+	t.Chdir(t.TempDir())
+	for name, text := range map[string]string{"a.yaml": sample, "a.psk": "a secret of more than twenty bytes\n"} {
+		if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cfg, problems := config.Load("a.yaml", Checks)
+	if problems != nil {
+		t.Fatal(problems)
+	}
+	return cfg
+}
+
+// TestConfig: everything that the file says arrives.
+func TestConfig(t *testing.T) {
+	cfg := load(t)
+	got := ikeConfig(cfg)
+	berlin := cfg.Connections[1]
+	want := ike.Config{Addresses: []netip.Addr{netip.MustParseAddr("198.51.100.1"), netip.MustParseAddr("2001:db8::1")},
+		Shards: 3, Capacity: 1000, ForceEncap: true,
+		Connections: []ike.Connection{
+			{Name: "rw", LocalID: "vpn.example.org", RemoteID: "*@example.org",
+				LocalAddresses: []netip.Addr{netip.MustParseAddr("198.51.100.1")}, Pools: []string{"office"},
+				Proposals: []string{"aes128gcm16-prfsha256-x25519"}, ESPProposals: []string{"aes256gcm16-esn"}, NATKeepalive: 9 * time.Second,
+				DPD: ike.DPD{Mode: "on-demand", Delay: 11 * time.Second, MaxSuppress: 3 * time.Minute, Timeout: 2 * time.Second, Base: 1.5, Tries: 7},
+				Child: ike.Child{Name: "net", RemoteTS: []ike.Selector{{Dynamic: true, ToPort: 65535}},
+					LocalTS: []ike.Selector{{Prefix: netip.MustParsePrefix("10.0.0.0/8"), Protocol: 6, FromPort: 443, ToPort: 443}}}},
+			{Name: "berlin", LocalID: "keyid:#ff00", RemoteID: "berlin.example.org",
+				RemoteAddresses: []netip.Addr{netip.MustParseAddr("203.0.113.7")}, VirtualIPs: []netip.Addr{netip.IPv4Unspecified()},
+				Proposals: config.DefaultProposals, ESPProposals: config.DefaultESPProposals, NATKeepalive: 20 * time.Second,
+				DPD: ike.DPD{Mode: "idle", Delay: 30 * time.Second, MaxSuppress: 10 * time.Minute, Timeout: 4 * time.Second, Base: 1.8, Tries: 5},
+				Child: ike.Child{Name: "lan", LocalTS: []ike.Selector{{Prefix: netip.MustParsePrefix("10.0.0.0/8"), ToPort: 65535}},
+					RemoteTS: []ike.Selector{{Prefix: netip.MustParsePrefix("10.20.0.0/16"), ToPort: 65535}}},
+				Start: berlin.Children[0].StartAction == "start"},
+		},
+		Pools: []ike.Pool{{Name: "office", Prefixes: []netip.Prefix{netip.MustParsePrefix("10.99.0.0/16")}, DNS: []netip.Addr{netip.MustParseAddr("10.0.0.53")}}},
+	}
+	for _, id := range []string{"*.b.example.org", "*.example.org", "*@example.org", "%any"} { // the most specific first
+		want.Secrets = append(want.Secrets, ike.Secret{ID: id, PSK: []byte("a secret of more than twenty bytes")})
+	}
+	for i := range got.Connections {
+		if !reflect.DeepEqual(got.Connections[i], want.Connections[i]) {
+			t.Errorf("connection\n got %+v\nwant %+v", got.Connections[i], want.Connections[i])
+		}
+	}
+	got.Connections, want.Connections = nil, nil
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("\n got %+v\nwant %+v", got, want)
+	}
+	for _, c := range ikeConfig(cfg).Connections {
+		if _, err := ike.ParseIdentity(c.LocalID); err != nil {
+			t.Error(err)
+		}
+		if _, err := ike.ParsePattern(c.RemoteID); err != nil {
+			t.Error(err)
+		}
+	}
+	o := LoaderOptions("lab", cfg)
+	if o.Instance != "lab" || o.Capacity != 1000 || o.Keepalive != "absorb" || o.AnswerInterval != 7*time.Second || !o.StrangerPass {
+		t.Errorf("%+v", o)
+	}
+}
+
+// places are an instance's in a folder of the test's own.
+func places(t *testing.T) Names {
+	dir := t.TempDir()
+	return Names{Instance: "x", Socket: filepath.Join(dir, "c.sock"), Lock: filepath.Join(dir, "run", "x.lock"),
+		Records: filepath.Join(dir, "x.records")}
+}
+
+func TestLock(t *testing.T) {
+	names := places(t)
+	if usual := names; usual.Find() {
+		t.Error("found a daemon where none ever was")
+	}
+	first := &daemon{Options: Options{Names: names}}
+	first.Names.Socket = "/elsewhere.sock" // as its configuration says
+	if err := first.lock(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if found := names; !found.Find() || found.Socket != "/elsewhere.sock" {
+		t.Errorf("%+v", found)
+	}
+	second := &daemon{Options: Options{Names: names}}
+	if err := second.lock(t.Context()); err == nil || !strings.Contains(err.Error(), "is running already") {
+		t.Errorf("a second daemon: %v", err)
+	}
+	if err := names.Clear(); err != nil {
+		t.Error(err)
+	}
+	if found := names; !found.Find() {
+		t.Error("the lock of a running daemon was cleared away")
+	}
+	if err := first.close(); err != nil {
+		t.Error(err)
+	}
+	if found := names; found.Find() {
+		t.Error("a daemon that has ended is found")
+	}
+	if err := second.lock(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if err := second.close(); err != nil {
+		t.Error(err)
+	}
+	if left, _ := os.ReadDir(filepath.Dir(names.Lock)); len(left) > 0 {
+		t.Errorf("left: %v", left)
+	}
+}
+
+// TestClear: what a killed daemon leaves goes, its keys above all.
+func TestClear(t *testing.T) {
+	names := places(t)
+	if err := names.Clear(); err != nil {
+		t.Errorf("where none ever was: %v", err)
+	}
+	moved := filepath.Join(t.TempDir(), "moved.sock")
+	for path, text := range map[string]string{names.Lock: moved + "\n", names.Records: "keys", moved: ""} {
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := names.Clear(); err != nil {
+		t.Error(err)
+	}
+	for _, path := range []string{names.Lock, names.Records, moved} {
+		if _, err := os.Lstat(path); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("%s is left (%v)", path, err)
+		}
+	}
+}
+
+func TestProblems(t *testing.T) {
+	well := func() *Status {
+		st := &Status{Daemon: &Daemon{}, XDP: &XDP{Attachments: []Attachment{{Interface: "eth0"}, {Interface: "eth1"}}}}
+		st.IKE.Up, st.IKE.MaxSAs = 9, 10
+		st.IKE.Counters = map[string]uint64{}
+		return st
+	}
+	d := &daemon{interfaces: []string{"eth0", "eth1"}}
+	if p := d.problems(well()); len(p) > 0 || p == nil {
+		t.Errorf("well, and %q", p)
+	}
+	clock := errors.New("out of order")
+	for says, spoil := range map[string]func(*Status){
+		"XDP is not attached to eth1: nothing answers keepalives there; ikepulse attach eth1": func(st *Status) { st.XDP.Attachments = st.XDP.Attachments[:1] },
+		"XDP is not attached to eth0":    func(st *Status) { st.XDP.Attachments[0].Gone = true },
+		"all 10 tunnels of xdp.capacity": func(st *Status) { st.IKE.Connecting = 1 },
+		"3 errors of the program itself": func(st *Status) { st.IKE.Counters["panics"], st.IKE.Counters["key_exchange_panics"] = 1, 2 },
+		"cannot be read: out of order":   func(*Status) { d.clockError.Store(&clock) },
+	} {
+		st := well()
+		spoil(st)
+		if p := d.problems(st); len(p) != 1 || !strings.Contains(p[0], says) {
+			t.Errorf("want %q, got %q", says, p)
+		}
+		d.clockError.Store(nil)
+	}
+}
+
+func TestRecalibrate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute+30*time.Second)
+		defer cancel()
+		began := time.Now()
+		slept := false
+		var at []time.Duration
+		time.AfterFunc(5*time.Minute+10*time.Second, func() { slept = true })
+		recalibrate(ctx, func() bool { return slept }, func() {
+			slept = false
+			at = append(at, time.Since(began))
+		})
+		want := []time.Duration{1 * time.Minute, 2 * time.Minute, 3 * time.Minute, 4 * time.Minute, 5 * time.Minute}
+		for m := range 6 { // from the wake-up on
+			want = append(want, 5*time.Minute+11*time.Second+time.Duration(m)*time.Minute)
+		}
+		if got := at; len(got) < 10 || !reflect.DeepEqual(got[:5], want[:5]) || (got[5] != want[5] && got[5] != want[5]-time.Second) {
+			t.Errorf("calibrated at %v, want %v", at, want)
+		}
+	})
+}
+
+// TestMemory: the sum is that of the maps as they are made.
+func TestMemory(t *testing.T) {
+	m := MemoryFor(1000) // 2,048 entries: hot 16, sas 72 or more, peers with its keys
+	if m.Records != 1000*records.Size || m.Maps < 2048*(16+64+40+40) || m.Maps > 2048*500 {
+		t.Errorf("%+v", m)
+	}
+	if twice := MemoryFor(2000); twice.Maps != 2*m.Maps {
+		t.Errorf("%+v is not twice %+v", twice, m)
+	}
+}
+
+// TestSPIsOfShards: the allocator and the router agree whose an SPI is.
+func TestSPIsOfShards(t *testing.T) {
+	const shards = 3
+	alloc, _, shardOf := slots(1000, shards)
+	for shard := range shards {
+		next := alloc(shard)
+		for range 100 {
+			spi, ok := next(1)
+			if !ok || shardOf(spi) != shard || int(maps.SlotOf(spi)) >= maps.Entries(1000) {
+				t.Fatalf("shard %d was given %08x (%v), which is shard %d's", shard, spi, ok, shardOf(spi))
+			}
+		}
+	}
+}
