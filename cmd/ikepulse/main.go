@@ -96,7 +96,7 @@ func newApp(e env) *cli.App {
 			attachCommand(e), detachCommand(e), statsCommand(e),
 			statusCommand(e), peersCommand(e), sasCommand(e), eventsCommand(e),
 			initiateCommand(e), terminateCommand(e), probeCommand(e),
-			versionCommand(e),
+			demoCommand(e), versionCommand(e),
 		},
 		Before: func(c *cli.Context) error {
 			if !instanceName(c.String("instance")) {
