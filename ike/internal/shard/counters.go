@@ -9,6 +9,7 @@ type counter int
 
 const (
 	cDroppedIKE counter = iota // an inbox was full
+	cDroppedFirst
 	cDroppedESP
 	cDroppedInner
 	cDroppedMessages
@@ -50,7 +51,7 @@ const (
 )
 
 var counterNames = [numCounters]string{
-	"ike_dropped", "esp_dropped", "inner_dropped", "messages_dropped",
+	"ike_dropped", "ike_first_dropped", "esp_dropped", "inner_dropped", "messages_dropped",
 	"ike_malformed", "ike_other_version", "ike_unknown_spi", "ike_discarded", "answers_limited", "answers_withheld",
 	"cookies_demanded", "half_open_full", "table_full", "handshakes_shed", "key_exchanges_refused",
 	"esp_unknown_spi", "esp_refused", "ike_sent", "ike_send_errors",
@@ -84,7 +85,8 @@ func (c *counters) event(ev sa.Event) {
 // counted is the count with what other goroutines have counted.
 func (s *Shard) counted() counters {
 	c := s.count
-	c[cDroppedIKE], c[cDroppedESP], c[cDroppedInner] = s.ike.drops(), s.esp.drops(), s.inner.drops()
+	c[cDroppedIKE], c[cDroppedFirst] = s.ike.drops(), s.first.drops()
+	c[cDroppedESP], c[cDroppedInner] = s.esp.drops(), s.inner.drops()
 	c[cDroppedMessages] = s.mail.drops()
 	return c
 }

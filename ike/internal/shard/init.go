@@ -1,7 +1,6 @@
 package shard
 
 import (
-	"net/netip"
 
 	"github.com/ikepulse/ikepulse/ike/internal/halfopen"
 	"github.com/ikepulse/ikepulse/ike/internal/mono"
@@ -78,11 +77,4 @@ func (pd *pending) credited(p wire.Packet) {
 		pd.addr, pd.credit = p.Remote, 0
 	}
 	pd.credit += len(p.Data)
-}
-
-// uncount ends an SA's being half-open.
-func (s *Shard) uncount(e *entry) {
-	if e.pending.source != (netip.Addr{}) {
-		s.group.gate.done(e.pending.source)
-	}
 }

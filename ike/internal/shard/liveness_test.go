@@ -361,7 +361,7 @@ func TestESPDoesNotStarveIKE(t *testing.T) {
 		}
 		s.rouse()
 		synctest.Wait()
-		if len(gateway.held().inner) != espInboxPackets || answered < comes || answered > comes+espShare {
+		if len(gateway.held().inner) != espInboxPackets || answered < comes || answered > comes+share {
 			t.Errorf("answered after %d packets of %d", answered, len(gateway.held().inner))
 		}
 	})

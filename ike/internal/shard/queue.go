@@ -43,11 +43,23 @@ func (q *inbox) put(p wire.Packet) bool {
 	return true
 }
 
+// spareMemory is what an inbox keeps although it could do with less.
+const spareMemory = 256 << 10
+
+// emptied is the batch ready to be filled again. Memory that a flood has left
+// behind goes when the flood is over.
+func (b batch) emptied() batch {
+	clear(b.packets)
+	if cap(b.memory) > spareMemory && len(b.memory) < cap(b.memory)/4 {
+		return batch{}
+	}
+	return batch{b.packets[:0], b.memory[:0]}
+}
+
 // take gives all that is queued in exchange for a batch that has been worked
 // off, whose memory is filled next.
 func (q *inbox) take(done batch) batch {
-	clear(done.packets)
-	done = batch{done.packets[:0], done.memory[:0]}
+	done = done.emptied()
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	full := q.filling
@@ -128,6 +140,17 @@ func (q *stream) pop() (wire.Packet, bool) {
 	p := q.taken.packets[q.next]
 	q.next++
 	return p, true
+}
+
+// some hands out n datagrams at most.
+func (q *stream) some(n int, do func(wire.Packet)) {
+	for range n {
+		p, ok := q.pop()
+		if !ok {
+			return
+		}
+		do(p)
+	}
 }
 
 // waiting tells that pop would give something.

@@ -21,7 +21,11 @@ func (g *Group) DeliverIKE(packets []wire.Packet) {
 			continue
 		}
 		s := g.ikeOwner(h, p.Remote.Addr())
-		if s.ike.put(p) {
+		box := &s.ike
+		if ownSPI(h) == 0 {
+			box = &s.first.inbox
+		}
+		if box.put(p) {
 			s.rouse()
 		}
 	}

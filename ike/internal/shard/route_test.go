@@ -205,3 +205,44 @@ func TestEventsHoldNoKeys(t *testing.T) {
 		}
 	})
 }
+
+// One turn does all that SAs are told, and a share of everything else.
+func TestTurnTakesShares(t *testing.T) {
+	w := &world{t: t, began: time.Now()}
+	s := w.still(1).shards[0]
+	known := wire.Message{Header: wire.Header{SPIi: 1, SPIr: 2, Flags: wire.FlagInitiator}}
+	first := wire.Message{Header: wire.Header{SPIi: 1, Exchange: wire.IKESAInit, Flags: wire.FlagInitiator}}
+	for range 1000 {
+		s.group.DeliverIKE([]wire.Packet{{Data: first.Append(nil)}, {Data: known.Append(nil)}})
+		s.group.DeliverESP([]wire.Packet{{Data: make([]byte, 20)}})
+		s.group.DeliverInner(0, make([]byte, 20))
+	}
+	for turns := 1; s.turn(w.now()); turns++ {
+		calls := s.edges.Sender.(*site).calls
+		if s.count[cUnknownSPI] != 1000 || s.count[cDiscarded] != uint64(share*turns) ||
+			s.count[cUnknownESP] != uint64(share*turns) || calls["Transmit"] != share*turns {
+			t.Fatalf("after turn %d: %v, %d sealed", turns, s.count, calls["Transmit"])
+		}
+	}
+	if s.count[cDiscarded] != 1000 || s.count[cUnknownESP] != 1000 || s.first.waiting() {
+		t.Errorf("at the end: %v", s.count)
+	}
+}
+
+// The memory of a flood goes when the flood has gone.
+func TestInboxGivesMemoryBack(t *testing.T) {
+	q := stream{inbox: inbox{maxPackets: 4096, maxBytes: 8 << 20}}
+	for range 4096 {
+		q.put(wire.Packet{Data: make([]byte, 1500)})
+	}
+	for q.waiting() {
+		q.some(share, func(wire.Packet) {})
+	}
+	for range 4 {
+		q.put(wire.Packet{Data: make([]byte, 100)})
+		q.some(share, func(wire.Packet) {})
+	}
+	if kept := cap(q.taken.memory) + cap(q.filling.memory); kept > 2*spareMemory {
+		t.Errorf("%d bytes are kept", kept)
+	}
+}

@@ -23,7 +23,8 @@ type Shard struct {
 	conf  *Config
 	edges Edges
 
-	ike   inbox
+	ike   inbox  // messages for an SA
+	first stream // messages that would begin one
 	esp   stream // ESP from the peers
 	inner stream // packets that are to be sealed
 	mail  mailbox
@@ -55,12 +56,14 @@ type Shard struct {
 const (
 	// granularity is how late a deadline may come.
 	granularity = time.Millisecond
-	// espShare is how many packets of each direction may go before IKE is
-	// looked at again: some 100 µs of work.
-	espShare = 64
+	// share is how many packets of each lesser kind may go before the SAs'
+	// own messages are looked at again.
+	share = 64
 
 	ikeInboxPackets = 4096
 	ikeInboxBytes   = 4 << 20
+	firstPackets    = 1024
+	firstBytes      = 1 << 20
 	espInboxPackets = 4096
 	espInboxBytes   = 8 << 20
 	mailboxMessages = 4096
@@ -69,6 +72,7 @@ const (
 func newShard(g *Group, index int) *Shard {
 	s := &Shard{index: index, group: g, conf: &g.conf, edges: g.conf.Edges,
 		ike:   inbox{maxPackets: ikeInboxPackets, maxBytes: ikeInboxBytes},
+		first: stream{inbox: inbox{maxPackets: firstPackets, maxBytes: firstBytes}},
 		esp:   stream{inbox: inbox{maxPackets: espInboxPackets, maxBytes: espInboxBytes}},
 		inner: stream{inbox: inbox{maxPackets: espInboxPackets, maxBytes: espInboxBytes}},
 		mail:  mailbox{max: mailboxMessages},
@@ -76,6 +80,8 @@ func newShard(g *Group, index int) *Shard {
 		seed:  maphash.MakeSeed(),
 		table: newTable(),
 		wheel: wheel.New(granularity),
+		// What grows beyond would leave keys behind.
+		record: make([]byte, 0, sa.RecordSize),
 	}
 	s.plane = g.conf.Edges.DataPlane(index)
 	s.alloc, s.freeSPI = g.conf.Edges.AllocSPI(index), g.conf.Edges.FreeSPI(index)
@@ -101,8 +107,9 @@ func (s *Shard) run() {
 	}
 }
 
-// turn does what there is to do: IKE first, ESP last and never much of it at
-// once, so that a flood of ESP cannot starve the answers to DPD probes.
+// turn does what there is to do: what SAs are told first, what strangers and
+// ESP want last and never much of it at once, so that no flood of either can
+// starve the answers to DPD probes.
 func (s *Shard) turn(now mono.Time) (more bool) {
 	s.ikeDone = s.ike.take(s.ikeDone)
 	for _, p := range s.ikeDone.packets {
@@ -115,21 +122,10 @@ func (s *Shard) turn(now mono.Time) (more bool) {
 	s.wheel.Advance(now, func(id uint32) { s.onDeadline(now, s.table.slab[id]) })
 	s.dialers.advance(now)
 	s.closeSome(now)
-	for range espShare {
-		p, ok := s.esp.pop()
-		if !ok {
-			break
-		}
-		s.onESP(now, p)
-	}
-	for range espShare {
-		p, ok := s.inner.pop()
-		if !ok {
-			break
-		}
-		s.onInner(now, p.Data)
-	}
-	return s.esp.waiting() || s.inner.waiting()
+	s.first.some(share, func(p wire.Packet) { s.onIKE(now, p) })
+	s.esp.some(share, func(p wire.Packet) { s.onESP(now, p) })
+	s.inner.some(share, func(p wire.Packet) { s.onInner(now, p.Data) })
+	return s.first.waiting() || s.esp.waiting() || s.inner.waiting()
 }
 
 // sleep waits for something to do.

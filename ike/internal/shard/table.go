@@ -147,7 +147,7 @@ func authenticated(st sa.State) bool {
 
 // trust ends the precautions against a stranger.
 func (s *Shard) trust(e *entry) {
-	s.uncount(e)
+	s.group.gate.done(e.pending.source)
 	delete(s.table.byInit, e.pending.init)
 	e.pending = nil
 }
@@ -163,7 +163,7 @@ func (s *Shard) drop(now mono.Time, e *entry) {
 	s.table.remove(e)
 	s.group.total.Add(-1)
 	if e.pending != nil {
-		s.uncount(e)
+		s.group.gate.done(e.pending.source)
 	}
 	s.reclaim(now, e)
 	if e.dial != nil {
