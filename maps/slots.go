@@ -1,10 +1,11 @@
 package maps
 
 import (
+	"bufio"
+	"encoding/binary"
 	"fmt"
 	"io"
 	"math/bits"
-	"math/rand/v2"
 	"time"
 
 	"github.com/ikepulse/ikepulse/bpf"
@@ -50,7 +51,7 @@ func Entries(capacity int) int {
 // It is not safe for concurrent use: each shard owns one.
 type Slots struct {
 	shard, shards uint32
-	rand          *rand.Rand
+	rand          *bufio.Reader
 	free          []uint32  // own numbers: slot = number*shards + shard
 	resting       []resting // oldest first, from head on
 	head          int
@@ -64,29 +65,25 @@ type resting struct {
 }
 
 // NewSlots returns the allocator of one of shards shards, for tables that are
-// sized for capacity. rand is read once, for a seed. It panics when the shard
-// is not one of the shards or the capacity is out of range: both are constants
-// of a running gateway.
+// sized for capacity. random never fails and is read ahead. It panics when the
+// shard is not one of the shards or the capacity is out of range: both are
+// constants of a running gateway.
 func NewSlots(capacity, shard, shards int, random io.Reader) *Slots {
 	entries := Entries(capacity)
 	if shard < 0 || shard >= shards || shards > entries {
 		panic(fmt.Sprintf("maps: no shard %d of %d over %d slots", shard, shards, entries))
 	}
-	var seed [32]byte
-	if _, err := io.ReadFull(random, seed[:]); err != nil {
-		panic("maps: no seed for the SPIs: " + err.Error())
-	}
 	own := (entries - shard + shards - 1) / shards
 	s := &Slots{
 		shard: uint32(shard), shards: uint32(shards),
-		rand: rand.New(rand.NewChaCha8(seed)),
+		rand: bufio.NewReader(random),
 		free: make([]uint32, own),
 		tags: make([]uint16, own),
 		live: make([]bool, own),
 	}
 	for n := range s.free {
 		s.free[n] = uint32(n)
-		s.tags[n] = uint16(s.rand.IntN(maxTag + 1))
+		s.tags[n] = uint16(s.below(maxTag + 1))
 	}
 	return s
 }
@@ -101,7 +98,7 @@ func (s *Slots) Alloc(now int64) (spi uint32, ok bool) {
 	}
 	// The order is drawn as slots are taken, so that creating the allocator
 	// does not shuffle millions of them.
-	i, last := s.rand.IntN(len(s.free)), len(s.free)-1
+	i, last := s.below(uint32(len(s.free))), uint32(len(s.free)-1)
 	n := s.free[i]
 	s.free[i] = s.free[last]
 	s.free = s.free[:last]
@@ -145,6 +142,21 @@ func (s *Slots) number(spi uint32) (uint32, bool) {
 	slot := SlotOf(spi)
 	n := slot / s.shards
 	return n, slot%s.shards == s.shard && n < uint32(len(s.tags))
+}
+
+// below draws a number from 0 to n-1, each as likely as the others: what would
+// make the lowest ones likelier is drawn again.
+func (s *Slots) below(n uint32) uint32 {
+	for {
+		var b [4]byte
+		if _, err := io.ReadFull(s.rand, b[:]); err != nil {
+			panic("maps: the random source failed: " + err.Error())
+		}
+		hi, lo := bits.Mul32(binary.LittleEndian.Uint32(b[:]), n)
+		if lo >= -n%n {
+			return hi
+		}
+	}
 }
 
 func nextTag(tag uint16) uint16 {
