@@ -33,10 +33,12 @@ type Device struct {
 	net  *network
 }
 
+var errNoTable = errors.New("tun: a table of our own and a mark are needed")
+
 // Open makes the interface and brings it up. It needs CAP_NET_ADMIN.
 func Open(c Config) (_ *Device, err error) {
 	if c.Table <= unix.RT_TABLE_LOCAL || c.Mark == 0 {
-		return nil, errors.New("tun: a table of our own and a mark are needed")
+		return nil, errNoTable
 	}
 	file, name, err := openTUN(orDefault(c.Name, "ikepulse%d"))
 	if err != nil {
@@ -115,4 +117,18 @@ func newNetwork(name string, c Config) (*network, error) {
 	}
 	return &network{handle: h, link: link, table: c.Table, mark: c.Mark,
 		routes: map[route]int{}, addresses: map[netip.Addr]int{}}, nil
+}
+
+// Forget removes the rules and routes that a killed process has left to a
+// table, as Open does before it begins. The interface went with the process.
+func Forget(table int) error {
+	if table <= unix.RT_TABLE_LOCAL {
+		return errNoTable
+	}
+	h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	if err != nil {
+		return err
+	}
+	defer h.Close()
+	return (&network{handle: h, table: table}).clearTable()
 }

@@ -159,7 +159,7 @@ func TestCloseWithTunnels(t *testing.T) {
 func TestLeftovers(t *testing.T) {
 	ns := namespace(t, newLab(t), "gateway")
 	throw := netip.MustParsePrefix("10.20.0.0/16")
-	within(t, ns, func() error {
+	leave := func() error {
 		h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
 		if err != nil {
 			return err
@@ -170,7 +170,14 @@ func TestLeftovers(t *testing.T) {
 			return err
 		}
 		return h.RouteAdd(n.entry(route{to: throw, throw: true}, netip.Addr{}))
-	})
+	}
+	within(t, ns, leave)
+	within(t, ns, func() error { return Forget(testTable) })
+	if err := Forget(unix.RT_TABLE_MAIN); err == nil {
+		t.Error("a table of the host's was taken for ours")
+	}
+	nothingLeft(t, ns)
+	within(t, ns, leave)
 	d, err := openIn(ns, Config{Table: testTable, Mark: testMark})
 	if err != nil {
 		t.Fatal(err)

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -113,7 +114,7 @@ func TestConfig(t *testing.T) {
 // places are an instance's in a folder of the test's own.
 func places(t *testing.T) Names {
 	dir := t.TempDir()
-	return Names{Instance: "x", Socket: filepath.Join(dir, "c.sock"), Lock: filepath.Join(dir, "run", "x.lock"),
+	return Names{Instance: "x", Table: 444_444, Socket: filepath.Join(dir, "c.sock"), Lock: filepath.Join(dir, "run", "x.lock"),
 		Records: filepath.Join(dir, "x.records")}
 }
 
@@ -215,18 +216,18 @@ func TestRecalibrate(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute+30*time.Second)
 		defer cancel()
 		began := time.Now()
-		slept := false
+		var slept atomic.Bool
 		var at []time.Duration
-		time.AfterFunc(5*time.Minute+10*time.Second, func() { slept = true })
-		recalibrate(ctx, func() bool { return slept }, func() {
-			slept = false
+		time.AfterFunc(5*time.Minute+10*time.Second+1, func() { slept.Store(true) })
+		recalibrate(ctx, slept.Load, func() {
+			slept.Store(false)
 			at = append(at, time.Since(began))
 		})
 		want := []time.Duration{1 * time.Minute, 2 * time.Minute, 3 * time.Minute, 4 * time.Minute, 5 * time.Minute}
 		for m := range 6 { // from the wake-up on
 			want = append(want, 5*time.Minute+11*time.Second+time.Duration(m)*time.Minute)
 		}
-		if got := at; len(got) < 10 || !reflect.DeepEqual(got[:5], want[:5]) || (got[5] != want[5] && got[5] != want[5]-time.Second) {
+		if !reflect.DeepEqual(at, want) {
 			t.Errorf("calibrated at %v, want %v", at, want)
 		}
 	})

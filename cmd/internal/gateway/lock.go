@@ -10,6 +10,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ikepulse/ikepulse/ike/tun"
 )
 
 // lock makes sure that this is the only daemon of its instance, and tells
@@ -69,8 +71,9 @@ func (n *Names) Find() (running bool) {
 	return unix.FcntlFlock(f.Fd(), unix.F_OFD_GETLK, &l) == nil && l.Type != unix.F_UNLCK
 }
 
-// Clear removes the files of a daemon that was killed; one that runs is left
-// alone. They are gone already where the last one ended by itself.
+// Clear removes the files, rules and routes of a daemon that was killed, in the
+// network namespace where it ran; one that runs is left alone. They are gone
+// already where the last one ended by itself.
 func (n Names) Clear() error {
 	if _, err := os.Stat(n.Lock); errors.Is(err, os.ErrNotExist) {
 		return nil
@@ -80,7 +83,7 @@ func (n Names) Clear() error {
 	if err != nil {
 		return nil // it runs
 	}
-	var errs []error
+	errs := []error{tun.Forget(n.Table)}
 	for _, path := range []string{n.Records, n.Socket, n.Lock} {
 		if err := os.Remove(path); !errors.Is(err, os.ErrNotExist) {
 			errs = append(errs, err)
