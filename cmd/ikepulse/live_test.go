@@ -9,10 +9,12 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"github.com/ikepulse/ikepulse/cmd/internal/gateway"
@@ -144,6 +146,7 @@ func (s *site) write(name, text string) string {
 	return path
 }
 
+// The clients send everything through the tunnel, but for what carries it.
 const gatewayConfig = `listen: {addresses: [198.51.100.1]}
 xdp: {capacity: 1024, answer_interval: 1s}
 shards: 2
@@ -153,7 +156,7 @@ connections:
     local: {auth: psk, id: vpn.example.org}
     remote: {auth: psk, id: "*@example.org"}
     pools: [office]
-    children: {net: {local_ts: [10.0.0.1/32], remote_ts: [dynamic]}}
+    children: {net: {local_ts: [0.0.0.0/0], remote_ts: [dynamic]}}
 pools:
   office: {addresses: 10.99.0.0/24}
 secrets:
@@ -169,7 +172,7 @@ connections:
     local: {auth: psk, id: anna@example.org}
     remote: {auth: psk, id: vpn.example.org, addresses: [198.51.100.1]}
     vips: ["0.0.0.0"]
-    children: {net: {local_ts: [dynamic], remote_ts: [10.0.0.1/32]}}
+    children: {net: {local_ts: [dynamic], remote_ts: [0.0.0.0/0]}}
 secrets:
   - {id: vpn.example.org, psk_file: anna.psk}
 `
@@ -259,14 +262,6 @@ func TestAttachDetach(t *testing.T) {
 	s.want(s.Gateway, 0, []string{"g0: attached, native", "198.51.100.1 (those of g0)", "answered, each peer once in 10s",
 		"65,536 tunnels", "tcpdump"}, "attach", "g0")
 	s.want(s.Gateway, 0, []string{"g0: attached already, native"}, "attach", "g0")
-	if _, err := exec.LookPath("bpftool"); err == nil {
-		for name, field := range map[string]string{"ikepulse_locals": `"address": [0,0,0,0,0,0,0,0,0,0,255,255,198,51,100,1`,
-			"ikepulse_stats": `"keepalive_answered": 0`, "ikepulse_meta": `"capacity": 65536`} {
-			if got := dump(t, name); !strings.Contains(got, field) {
-				t.Errorf("%s has no %s: %.400s", name, field, got)
-			}
-		}
-	}
 	st, code := s.status(s.Gateway)
 	if code != exitDegraded || st.State != gateway.NotRunning || st.Daemon != nil || len(st.XDP.Attachments) != 1 ||
 		st.XDP.Attachments[0].Interface != "g0" || st.XDP.Keepalive != "answer" {
@@ -283,6 +278,39 @@ func TestAttachDetach(t *testing.T) {
 		t.Errorf("%s is left", pins)
 	}
 	s.want(s.Gateway, exitDegraded, []string{"xdp        not loaded"}, "status")
+}
+
+// TestBpftool: what is pinned speaks for itself, with the names of its fields
+// and the numbers that we show.
+func TestBpftool(t *testing.T) {
+	require.Have(t, "bpftool")
+	s := newSite(t)
+	gw, client := s.tunnel()
+	spi, err := strconv.ParseUint(strings.Fields(s.want(s.Gateway, 0, nil, "sas"))[2], 16, 32)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, field := range map[string]string{
+		"ikepulse_locals": `"address": [0,0,0,0,0,0,0,0,0,0,255,255,198,51,100,1`,
+		"ikepulse_stats":  `"keepalive_answered": `, "ikepulse_meta": `"capacity": 1024`, "ikepulse_peers": `"owners": 1`,
+		"ikepulse_sas": fmt.Sprintf(`"spi": %d,`, spi), "ikepulse_hot": fmt.Sprintf(`"spi": %d,`, spi),
+	} {
+		if got := dump(t, name); !strings.Contains(got, field) {
+			t.Errorf("%s has no %s: %.400s", name, field, got)
+		}
+	}
+	s.stop(gw, client)
+	if got := dump(t, "ikepulse_sas"); strings.Contains(got, fmt.Sprint(spi)) {
+		t.Errorf("SPI %d has stayed", spi)
+	}
+	s.detached()
+}
+
+// detached takes XDP off both ends of a tunnel whose daemons have ended.
+func (s *site) detached() {
+	s.t.Helper()
+	s.want(s.Gateway, 0, []string{"g0: detached\n", "removed " + pins + "/default"}, "detach", "g0")
+	s.want(s.Clients[0], 0, []string{"c0: detached\n"}, "--instance", "anna", "detach", "--all")
 }
 
 // TestAttachByConfig: the configuration says what is ours, where, and how.
@@ -305,24 +333,33 @@ func TestAttachByConfig(t *testing.T) {
 // TestForeignProgram: it is named, and stays.
 func TestForeignProgram(t *testing.T) {
 	s := newSite(t)
-	id := func() string { // of what is at the NAT's end of the link
-		var out lab.Transcript
-		p, err := s.NAT.Start(lab.Command{Path: "/bin/sh", Args: []string{"-c", "ip link show n0 | grep -o 'prog/xdp id [0-9]*'"}, Output: &out})
-		if err == nil {
-			err = p.Wait()
-		}
+	id := func() (id uint32) { // of what is at the NAT's end of the link
+		err := s.NAT.Do(func() error {
+			link, err := netlink.LinkByName("n0")
+			if err == nil && link.Attrs().Xdp != nil {
+				id = link.Attrs().Xdp.ProgId
+			}
+			return err
+		})
 		if err != nil {
 			t.Fatal(err)
 		}
-		return strings.TrimSpace(strings.TrimPrefix(out.String(), "prog/xdp id "))
+		return id
 	}
 	before := id()
-	s.want(s.NAT, exitError, []string{"n0 has another XDP program: ikepulse_lab, id " + before}, "attach", "n0")
+	s.want(s.NAT, exitError, []string{fmt.Sprintf("n0 has another XDP program: ikepulse_lab, id %d", before)}, "attach", "n0")
 	s.want(s.NAT, exitError, []string{"n0 has another XDP program"}, "attach", "c0", "n0")
-	if after := id(); after != before || before == "" {
-		t.Errorf("program %q became %q", before, after)
+	if after := id(); after != before || before == 0 {
+		t.Errorf("program %d became %d", before, after)
 	}
-	s.want(s.NAT, exitDegraded, []string{"not loaded"}, "status") // c0 was let go, and nothing stayed loaded
+	s.want(s.NAT, exitDegraded, []string{"not loaded"}, "status") // nothing stayed loaded
+	s.want(s.NAT, 0, []string{"lo: attached, generic"}, "attach", "lo")
+	s.want(s.NAT, exitError, []string{"n0 has another XDP program"}, "attach", "lo", "c0", "n0")
+	st, _ := s.status(s.NAT)
+	if on := st.XDP.Attachments; len(on) != 1 || on[0].Interface != "lo" { // c0 was let go again, lo was not
+		t.Errorf("attached: %+v", on)
+	}
+	s.want(s.NAT, 0, []string{"lo: detached"}, "detach", "--all")
 }
 
 func TestTunnel(t *testing.T) {
@@ -338,14 +375,6 @@ func TestTunnel(t *testing.T) {
 	if fields := strings.Fields(sas); len(fields) < 4 || strings.Contains(sas, "PEER") {
 		t.Errorf("not a line for a pipe: %q", sas)
 	} else {
-		// What bpftool shows is the number that sas shows.
-		if _, err := exec.LookPath("bpftool"); err == nil {
-			var spi uint32
-			fmt.Sscanf(fields[2], "%x", &spi)
-			if got := dump(t, "ikepulse_sas"); !strings.Contains(got, fmt.Sprintf(`"spi": %d,`, spi)) {
-				t.Errorf("SPI %s is not in the map", fields[2])
-			}
-		}
 		s.want(s.Gateway, 0, []string{"probing 1 IKE SA\n"}, "probe", fields[2])
 	}
 	s.want(s.Gateway, exitError, []string{`nothing matches "nobody"; there are: anna@example.org, roadwarriors`}, "probe", "nobody")
@@ -374,8 +403,7 @@ func TestTunnel(t *testing.T) {
 	})
 	s.want(s.Gateway, exitError, []string{`nothing matches "*": there is no tunnel`}, "terminate", "*")
 	s.stop(gw, client)
-	s.want(s.Gateway, 0, []string{"g0: detached"}, "detach", "g0")
-	s.want(s.Clients[0], 0, []string{"c0: detached"}, append(anna, "detach", "--all")...)
+	s.detached()
 }
 
 // stop sends SIGTERM and wants a quiet end.
@@ -426,29 +454,45 @@ func TestKilled(t *testing.T) {
 		t.Errorf("the log: %s", log)
 	}
 	s.want(s.Gateway, 0, []string{"healthy", "tunnels    0 up"}, "status")
+	if st, _ := s.status(s.Gateway); st.XDP.SPIs != 0 {
+		t.Errorf("the maps still have %d SPIs", st.XDP.SPIs)
+	}
 	if err := again.Kill(); err == nil {
 		t.Error("killed, and ended well")
 	}
 	s.want(s.Gateway, 0, []string{"g0: detached", "removed"}, "detach", "g0")
-	if left := runFiles(t); len(left) != 1 || left[0] != "anna.lock" {
-		t.Errorf("left in /run/ikepulse: %q", left)
-	}
+	s.nothingRuns()
 	s.stop(client) // its peer does not answer: five seconds at most
 	s.want(s.Clients[0], 0, []string{"c0: detached"}, "--instance", "anna", "detach", "c0")
 }
 
-func runFiles(t *testing.T) (names []string) {
-	t.Helper()
-	entries, err := os.ReadDir("/run/ikepulse")
-	if err != nil && !errors.Is(err, os.ErrNotExist) {
-		t.Fatal(err)
+// nothingRuns looks for what a gateway has but while it runs.
+func (s *site) nothingRuns() {
+	s.t.Helper()
+	files, err := filepath.Glob("/run/ikepulse/*")
+	if err != nil {
+		s.t.Fatal(err)
 	}
-	for _, e := range entries {
-		if !strings.HasSuffix(e.Name(), ".records") || e.Name() == "default.records" {
-			names = append(names, e.Name())
+	for _, file := range files {
+		if !strings.HasPrefix(filepath.Base(file), "anna.") {
+			s.t.Errorf("left: %s", file)
 		}
 	}
-	return names
+	err = s.Gateway.Do(func() error {
+		rules, err := netlink.RuleList(netlink.FAMILY_ALL)
+		for _, r := range rules {
+			if r.Table == gateway.NamesOf("default").Table {
+				s.t.Errorf("left: %v", r)
+			}
+		}
+		if link, err := netlink.LinkByName(gateway.NamesOf("default").TUN); err == nil {
+			s.t.Errorf("left: %v", link.Attrs().Name)
+		}
+		return err
+	})
+	if err != nil {
+		s.t.Error(err)
+	}
 }
 
 // TestInterrupted: a Ctrl-C with tunnels up leaves the pins and nothing else.
@@ -468,21 +512,10 @@ func TestInterrupted(t *testing.T) {
 		}
 		return nil
 	})
-	var out lab.Transcript
-	p, err := s.Gateway.Start(lab.Command{Path: "/bin/sh", Args: []string{"-c", "ip -o link | grep ikepulse:; ip rule | grep 4500; ip route show table 4500"}, Output: &out})
-	if err == nil {
-		_ = p.Wait() // grep finds nothing
-	}
-	if err != nil || out.String() != "" {
-		t.Errorf("left: %s%v", &out, err)
-	}
-	if left := runFiles(t); len(left) != 1 || left[0] != "anna.lock" {
-		t.Errorf("left in /run/ikepulse: %q", left)
-	}
+	s.nothingRuns()
 	s.want(s.Gateway, exitDegraded, []string{"xdp        g0 native", "0 SPIs"}, "status")
-	s.want(s.Gateway, 0, []string{"g0: detached"}, "detach", "g0")
 	s.stop(client)
-	s.want(s.Clients[0], 0, []string{"c0: detached"}, "--instance", "anna", "detach", "c0")
+	s.detached()
 }
 
 // TestSecondSignal: who asks twice does not wait for goodbyes that nobody

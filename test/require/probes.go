@@ -56,3 +56,8 @@ func probeStrongSwan() error {
 	_, plugin := os.Stat("/usr/lib/ipsec/plugins/libstrongswan-kernel-libipsec.so")
 	return errors.Join(control, daemon, plugin)
 }
+
+// probeBpftool wants the tool that people read our maps with.
+func probeBpftool() error {
+	return exec.Command("bpftool", "version").Run()
+}

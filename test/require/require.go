@@ -26,11 +26,12 @@ var probes = map[string]func() error{
 	"tun":        sync.OnceValue(probeTUN),
 	"bpf":        sync.OnceValue(probeBPF),
 	"strongswan": sync.OnceValue(probeStrongSwan),
+	"bpftool":    sync.OnceValue(probeBpftool),
 	"cases":      func() error { _, err := casesDir(); return err },
 }
 
 // Have skips the test unless the machine has everything named by words: root,
-// netns, tun, bpf, strongswan, cases. It fails the test instead when a missing
+// netns, tun, bpf, strongswan, bpftool, cases. It fails the test instead when a missing
 // word is listed in IKEPULSE_REQUIRE, and for a word it does not know.
 func Have(t testing.TB, words ...string) {
 	t.Helper()
