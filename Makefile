@@ -27,7 +27,7 @@ lint: ## formatting, vet, staticcheck
 	go tool staticcheck ./...
 
 race: ## the tests under the race detector; needs a C compiler
-	CGO_ENABLED=1 sh .ci/test -race
+	sh .ci/test race
 
 fuzz: ## each fuzz target for FUZZTIME (10s)
 	sh .ci/fuzz $(or $(FUZZTIME),10s)
