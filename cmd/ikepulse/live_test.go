@@ -390,8 +390,12 @@ func TestTunnel(t *testing.T) {
 		}
 		return nil
 	})
-	if st, _ := s.status(s.Gateway); st.Sockets[0].Keepalives+st.Sockets[1].Keepalives != 0 || st.IKE.Counters["probes_sent"]+1 == 0 {
+	st, _ := s.status(s.Gateway)
+	if st.Sockets[0].Keepalives+st.Sockets[1].Keepalives != 0 {
 		t.Errorf("keepalives have come to the gateway's sockets: %+v", st.Sockets)
+	}
+	if ours := st.XDP.Addresses; len(ours) != 1 || ours[0] != lab.GatewayAddr {
+		t.Errorf("ours: %v", ours)
 	}
 
 	s.want(s.Gateway, 0, []string{"deleting 1 IKE SA\n"}, "terminate", "anna@example.org")
@@ -546,7 +550,10 @@ func TestDetachedUnderADaemon(t *testing.T) {
 	s.want(s.Gateway, exitError, []string{"instance default is running already"}, "run", "--config", s.dir+"/gateway.yaml")
 	s.want(s.Gateway, 0, []string{"g0: detached", "the daemon runs and keeps the maps"}, "detach", "--all")
 	s.want(s.Gateway, exitDegraded, []string{"degraded\n", "problem    XDP is not attached to g0", "ikepulse attach g0"}, "status")
-	s.want(s.Gateway, 0, []string{"g0: attached, native", "198.51.100.1 (as the running daemon has them)", "1,024 tunnels"}, "attach", "g0")
+	if err := s.Gateway.Address("g0", netip.MustParsePrefix("198.51.100.77/24")); err != nil {
+		t.Fatal(err) // which is not in the configuration
+	}
+	s.want(s.Gateway, 0, []string{"g0: attached, native", "ours       198.51.100.1 (as the running daemon has them)", "1,024 tunnels"}, "attach", "g0")
 	s.want(s.Gateway, 0, []string{"healthy\n"}, "status")
 	s.stop(gw)
 	s.want(s.Gateway, 0, []string{"g0: detached"}, "detach", "g0")
@@ -656,11 +663,14 @@ func TestEvents(t *testing.T) {
 	if r := s.end(listeners[0], &text); r.code != 0 {
 		t.Errorf("Ctrl-C: exit code %d: %s", r.code, r.out)
 	}
+	// It ends with the daemon, and hears the answer to its goodbye before.
+	s.want(s.Clients[0], 0, nil, "--instance", "anna", "initiate", "office")
+	before := len(lines.String())
 	s.stop(gw)
-	if r := s.end(listeners[1], &lines); r.code != 0 { // it ends with the daemon
-		t.Errorf("exit code %d: %s", r.code, r.out)
+	r := s.end(listeners[1], &lines)
+	if last := r.out[before:]; r.code != 0 || !strings.Contains(last, `"reason":"deleted"`) || strings.Contains(last, `"event":"unanswered"`) {
+		t.Errorf("exit code %d: %s", r.code, last)
 	}
 	s.stop(client)
-	s.want(s.Gateway, 0, nil, "detach", "g0")
-	s.want(s.Clients[0], 0, nil, "--instance", "anna", "detach", "c0")
+	s.detached()
 }
