@@ -19,9 +19,9 @@ const (
 type request struct {
 	kind      requestKind
 	exchange  wire.ExchangeType
-	try       int       // retransmissions so far
-	next      mono.Time // the next one, or the end of waiting
 	exhausted bool
+	try       int32     // retransmissions so far
+	next      mono.Time // the next one, or the end of waiting
 }
 
 // start sends a sealed request and keeps its bytes for retransmission.
@@ -44,23 +44,23 @@ func (s *SA) await(now mono.Time, kind requestKind, ex wire.ExchangeType) {
 // retransmit sends the outstanding request again, bit for bit, or gives it up.
 // RFC 7296 §2.1, §2.4
 func (s *SA) retransmit(now mono.Time, out *Effects) {
-	if s.req.try < s.conn.Backoff.Tries {
+	if s.Tries() < s.conn.Backoff.Tries {
 		s.req.try++
-		s.req.next = now.Add(s.conn.Backoff.Wait(s.req.try))
+		s.req.next = now.Add(s.conn.Backoff.Wait(s.Tries()))
 		s.rec.LastSent = now
 		s.persist(out)
-		out.add(s.send(s.rec.Request), report(Event{Kind: Retransmit, Try: s.req.try, Path: s.Path()}))
+		out.add(s.send(s.rec.Request), report(Event{Kind: Retransmit, Try: s.Tries(), Path: s.Path()}))
 		return
 	}
 	s.req.next, s.req.exhausted = 0, true
 	switch {
 	case s.rec.State < Up:
-		s.close(s.handshakeFailure(), Event{Try: s.req.try, Notify: s.hs.trouble}, out)
+		s.close(s.handshakeFailure(), Event{Try: s.Tries(), Notify: s.hs.trouble}, out)
 	case s.req.kind == deleteRequest:
-		s.close(DeletedByUs, Event{Try: s.req.try}, out)
+		s.close(DeletedByUs, Event{Try: s.Tries()}, out)
 	default:
 		// Whether that means death is not the SA's to say.
-		out.add(report(Event{Kind: Unanswered, Try: s.req.try, Path: s.Path()}))
+		out.add(report(Event{Kind: Unanswered, Try: s.Tries(), Path: s.Path()}))
 	}
 }
 

@@ -110,7 +110,7 @@ func (s *SA) Outstanding() bool { return s.req.kind != noRequest }
 func (s *SA) Exhausted() bool { return s.req.exhausted }
 
 // Tries is how often the outstanding request has been sent again.
-func (s *SA) Tries() int { return s.req.try }
+func (s *SA) Tries() int { return int(s.req.try) }
 
 // Child is the SA's Child SA, if it has one. The slices are fresh copies.
 func (s *SA) Child() (ChildSA, bool) {
@@ -205,7 +205,7 @@ func (s *SA) Do(now mono.Time, c Command, out *Effects) {
 	case Terminate:
 		s.terminate(now, out)
 	case Dead:
-		s.close(PeerDead, Event{Try: s.req.try}, out)
+		s.close(PeerDead, Event{Try: s.Tries()}, out)
 	case Replace:
 		s.close(Replaced, Event{}, out)
 	case Rebound:
