@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/netip"
 	"regexp"
 	"slices"
@@ -12,6 +13,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/ikepulse/ikepulse/ike/internal/shard"
 )
 
 // spis are the parts of a line that no test can know.
@@ -148,6 +151,17 @@ func TestListeners(t *testing.T) {
 			t.Errorf("%d events were kept", n)
 		}
 	})
+}
+
+// What the hub has no room for is counted, and nobody waits for it.
+func TestHubFull(t *testing.T) {
+	h := newHub(slog.New(slog.DiscardHandler))
+	for range hubBuffer + 3 {
+		h.sink(shard.Event{})
+	}
+	if n := h.dropped.Load(); n != 3 {
+		t.Errorf("%d events were dropped", n)
+	}
 }
 
 // A stranger fails over and over: a few lines a second, and how many were not

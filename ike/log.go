@@ -41,9 +41,6 @@ const maxText = 256
 // clip makes text that a peer may have chosen harmless: one line, printable,
 // and not long.
 func clip(s string) string {
-	if len(s) > maxText {
-		s = s[:maxText]
-	}
 	q := strconv.QuoteToASCII(s)
 	if q = q[1 : len(q)-1]; len(q) > maxText {
 		q = q[:maxText]

@@ -134,7 +134,7 @@ func TestPanic(t *testing.T) {
 					t.Errorf("%d panics were counted", n)
 				}
 				var p *PanicError
-				if e := gateway.held().events[len(gateway.held().events)-1]; !errors.As(e.Err, &p) || !strings.Contains(string(p.Stack), call) {
+				if e := gateway.lastEvent(); !errors.As(e.Err, &p) || !strings.Contains(string(p.Stack), call) {
 					t.Errorf("the event says %v", e.Err)
 				}
 				w.after(4 * time.Minute)

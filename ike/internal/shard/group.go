@@ -122,8 +122,14 @@ func (g *Group) Run(ctx context.Context) {
 	servants.Wait()
 }
 
-// full tells that there is no room for another SA.
-func (g *Group) full() bool { return g.total.Load() >= int64(g.conf.MaxSAs) }
+// reserve makes room for an SA that a stranger begins, if there is any.
+func (g *Group) reserve() bool {
+	if g.total.Add(1) > int64(g.conf.MaxSAs) {
+		g.total.Add(-1)
+		return false
+	}
+	return true
+}
 
 // owner is the shard that calls a tunnel's peer.
 func (g *Group) owner(t *Tunnel) *Shard { return g.shards[int(t.Conn.Index)%len(g.shards)] }

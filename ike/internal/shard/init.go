@@ -17,8 +17,7 @@ func (s *Shard) onInit(now mono.Time, h wire.Header, p wire.Packet) {
 		}
 		return
 	}
-	if s.closing != nil || s.group.full() {
-		s.count[cTableFull]++
+	if s.closing != nil {
 		return
 	}
 	m, err := wire.Parse(p.Data)
@@ -33,6 +32,11 @@ func (s *Shard) onInit(now mono.Time, h wire.Header, p wire.Packet) {
 	case halfopen.Drop:
 		s.count[cHalfOpenFull]++
 	case halfopen.Accept:
+		if !s.group.reserve() {
+			s.group.gate.done(p.Remote.Addr())
+			s.count[cTableFull]++
+			return
+		}
 		s.newResponder(now, p, &pending{init: key, source: p.Remote.Addr(), proven: proven})
 	}
 }
@@ -41,7 +45,7 @@ func (s *Shard) onInit(now mono.Time, h wire.Header, p wire.Packet) {
 // refuses the request, nothing is left of it but what the sender is told.
 func (s *Shard) newResponder(now mono.Time, p wire.Packet, pd *pending) {
 	e := &entry{sa: sa.NewResponder(&s.env, s.newSPI()), pending: pd}
-	s.enter(e)
+	s.table.add(e)
 	if s.handle(now, e, p) != nil {
 		s.count[cDiscarded]++
 		s.drop(now, e)

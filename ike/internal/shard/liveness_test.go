@@ -69,7 +69,7 @@ func TestDead(t *testing.T) {
 		if got := gateway.eventAt(sa.Closed); got != at {
 			t.Errorf("dead at %v, want %v", got, at)
 		}
-		if e := gateway.held().events[len(gateway.held().events)-1]; e.IdleFor != at.Sub(heard) {
+		if e := gateway.lastEvent(); e.IdleFor != at.Sub(heard) {
 			t.Errorf("silent for %v, want %v", e.IdleFor, at.Sub(heard))
 		}
 		gateway.wantEvents("unanswered", "closed: dead")
@@ -78,8 +78,8 @@ func TestDead(t *testing.T) {
 			t.Errorf("sent %d messages, of which not all are alike", len(probe))
 		}
 		gateway.wantOrderly()
-		if n := gateway.counter(cDead); n != 1 {
-			t.Errorf("%d dead", n)
+		if dead, probes := gateway.counter(cDead), gateway.counter(cProbes); dead != 1 || probes != 1 {
+			t.Errorf("%d dead after %d probes", dead, probes)
 		}
 	})
 }
@@ -278,6 +278,25 @@ func TestRedial(t *testing.T) {
 		if st := client.status(); st.Up+st.Connecting != 0 {
 			t.Errorf("after its end: %+v", st)
 		}
+	})
+}
+
+// What a person ends in the middle of its handshake is not begun again, until
+// he says so.
+func TestTerminateHandshake(t *testing.T) {
+	inBubble(t, func(w *world) {
+		conns := home("anna@example.org")
+		conns[0].Start = true
+		client := w.site(clientAddr, 2, conns)
+		w.after(time.Second)
+		if n, err := client.group.Terminate(context.Background(), "home"); n != 1 || err != nil {
+			t.Fatal(n, err)
+		}
+		w.after(time.Hour)
+		client.wantEvents("connecting", "closed: deleted")
+		client.wantOrderly()
+		w.site(gatewayAddr, 1, roadwarriors())
+		client.initiate()
 	})
 }
 

@@ -191,6 +191,9 @@ func TestEventsHoldNoKeys(t *testing.T) {
 		}
 		client.stop()
 		synctest.Wait()
+		if r := gateway.group.shards[0].record; len(r) == 0 || slices.ContainsFunc(r[:cap(r)], func(b byte) bool { return b != 0 }) {
+			t.Error("the last record is still in memory")
+		}
 		var shown strings.Builder
 		for _, ev := range gateway.held().events {
 			fmt.Fprintf(&shown, "%+v %#v\n", ev, ev.Child)

@@ -111,12 +111,6 @@ func (s *Shard) initKeyOf(spi uint64, p wire.Packet) initKey {
 	return initKey{spi, p.Remote, maphash.Bytes(s.seed, p.Data)}
 }
 
-// enter takes a new SA into the tables.
-func (s *Shard) enter(e *entry) {
-	s.table.add(e)
-	s.group.total.Add(1)
-}
-
 // settle brings the tables and the wheel up to date after an SA was touched.
 func (s *Shard) settle(now mono.Time, e *entry) {
 	if e.gone {

@@ -130,7 +130,7 @@ func TestPortMovesUnderTraffic(t *testing.T) {
 			t.Error(err)
 		}
 		w.after(time.Second)
-		if e := gateway.held().events[len(gateway.held().events)-1]; e.Kind != sa.ProbeAnswered {
+		if e := gateway.lastEvent(); e.Kind != sa.ProbeAnswered {
 			t.Errorf("the last event is %v", e.Kind)
 		}
 	})

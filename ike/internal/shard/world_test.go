@@ -666,6 +666,13 @@ func (s *site) held() view {
 		slices.Clone(s.inner), slices.Clone(s.sentIKE), s.sent, len(s.records), len(s.spis)}
 }
 
+// lastEvent is none if there is none.
+func (s *site) lastEvent() (last Event) {
+	for _, last = range s.held().events {
+	}
+	return last
+}
+
 // breakCall makes a call fail so often.
 func (s *site) breakCall(call string, times int) {
 	s.mu.Lock()
