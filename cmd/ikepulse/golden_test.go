@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"flag"
+	"fmt"
 	"io"
 	"net/netip"
 	"os"
@@ -16,6 +17,7 @@ import (
 	"github.com/ikepulse/ikepulse/cmd/internal/gateway"
 	"github.com/ikepulse/ikepulse/ike"
 	"github.com/ikepulse/ikepulse/loader"
+	"github.com/ikepulse/ikepulse/maps"
 )
 
 var update = flag.Bool("update", false, "write the golden files anew")
@@ -110,6 +112,29 @@ func TestRenderStatus(t *testing.T) {
 		"status-nothing":     {Instance: "default", State: gateway.NotRunning},
 	} {
 		golden(t, name, printed(t, func(w io.Writer) error { return renderStatus(w, st) }))
+	}
+}
+
+// TestStatusKnowsEveryReason: what the program counts of keepalives and ESP is
+// in the sums, by whatever name it may come to have.
+func TestStatusKnowsEveryReason(t *testing.T) {
+	x := xdp(eth0)
+	x.Counters = nil
+	keepalives, esp := 0, 0
+	for _, r := range (maps.Counters{}).Reasons() {
+		x.Counters = append(x.Counters, gateway.Counter{Name: r.Name, Frames: 1, Verdict: r.Verdict})
+		switch {
+		case strings.HasPrefix(r.Name, "keepalive_"), strings.HasPrefix(r.Name, "stranger_"):
+			keepalives++
+		case strings.HasPrefix(r.Name, "esp_") && r.Name != "esp_short":
+			esp++
+		}
+	}
+	got := printed(t, func(w io.Writer) error { return renderStatus(w, status(t, gateway.Healthy, x)) })
+	for _, want := range []string{fmt.Sprintf("\nkeepalives %d in ", keepalives), fmt.Sprintf("\nesp        %d in ", esp)} {
+		if !strings.Contains(got, want) || keepalives < 8 || esp < 6 {
+			t.Errorf("no %q in %s", want, got)
+		}
 	}
 }
 
