@@ -178,6 +178,8 @@ func TestRenderPeers(t *testing.T) {
 			Liveness: ike.Liveness{ProofMS: ms(64 * time.Second), Proof: "esp", Outstanding: true, Tries: 3, MaxTries: 5}},
 		{Peer: "berlin.example.org", Connection: "berlin", State: "established", From: addrPort("203.0.113.7:4500"), LocalNATted: true,
 			UpMS: ms(41 * day), Liveness: ike.Liveness{ProofMS: ms(0), Proof: "ike", NextMS: ms(9 * time.Second)}},
+		{State: "init sent", Connection: "paris", From: addrPort("203.0.113.8:500"), UpMS: ms(9 * time.Second),
+			Liveness: ike.Liveness{Outstanding: true, Tries: 1, MaxTries: 5, NextMS: ms(time.Second)}},
 		{State: "half-open", From: addrPort("198.18.4.20:19004"), PeerNATted: true, LocalNATted: true, UpMS: ms(time.Second)},
 		{From: addrPort("198.18.7.77:4500"), PeerNATted: true, keepalives: &gateway.Keepalives{Received: 3}},
 	}

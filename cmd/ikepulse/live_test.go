@@ -543,6 +543,30 @@ func TestSecondSignal(t *testing.T) {
 	s.want(s.Clients[0], 0, nil, "--instance", "anna", "detach", "c0")
 }
 
+// TestInitiateInterrupted: who stops waiting for a silent peer does not stop
+// the attempt.
+func TestInitiateInterrupted(t *testing.T) {
+	s := newSite(t)
+	client := s.run(s.Clients[0], "--instance", "anna", "--config", s.write("anna.yaml", fmt.Sprintf(clientConfig, s.dir)))
+	var out lab.Transcript
+	p := s.start(s.Clients[0], &out, nil, "--instance", "anna", "initiate", "office")
+	s.await("it is under way", func() error {
+		if r := s.do(s.Clients[0], "--instance", "anna", "peers"); !strings.Contains(r.out, "init sent") || !strings.Contains(r.out, "  try ") {
+			return errors.New(r.out)
+		}
+		return nil
+	})
+	if err := p.Signal(unix.SIGINT); err != nil {
+		t.Fatal(err)
+	}
+	if r := s.end(p, &out); r.code != exitError || r.out != "ikepulse: interrupted\n" {
+		t.Errorf("exit code %d: %s", r.code, r.out)
+	}
+	s.want(s.Clients[0], 0, []string{"init sent"}, "--instance", "anna", "peers")
+	s.stop(client)
+	s.want(s.Clients[0], 0, nil, "--instance", "anna", "detach", "c0")
+}
+
 // TestDetachedUnderADaemon: it says that it is degraded, and takes XDP back.
 func TestDetachedUnderADaemon(t *testing.T) {
 	s := newSite(t)

@@ -58,6 +58,9 @@ func ikepulse(ctx context.Context, e env, args []string) int {
 	if err == nil {
 		return 0
 	}
+	if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
+		err = errors.New("interrupted")
+	}
 	var c *codeError
 	if !errors.As(err, &c) {
 		c = &codeError{exitError, err}

@@ -131,7 +131,7 @@ func renderSAs(w io.Writer, terminal bool, rows []saRow) error {
 	var lines [][]string
 	for _, r := range rows {
 		lines = append(lines, []string{orDash(plain(r.Peer)), endpoint(r.From), orDash(r.InSPI), orDash(r.OutSPI),
-			ago(r.UpMS), ago(r.IdleMS), proof(r.Liveness), next(r.Liveness), orDash(r.Alarm)})
+			ago(r.UpMS), ago(r.IdleMS), proof(r.Liveness), next(r.Liveness, "probe"), orDash(r.Alarm)})
 	}
 	return table(w, terminal, []string{"PEER", "FROM", "SPI-IN", "SPI-OUT", "UP", "IDLE", "PROOF", "NEXT", "ALARM"}, lines)
 }
@@ -145,10 +145,10 @@ func proof(l ike.Liveness) string {
 }
 
 // next is what happens to a peer who stays silent, and when.
-func next(l ike.Liveness) string {
+func next(l ike.Liveness, request string) string {
 	switch {
 	case l.Outstanding:
-		return fmt.Sprintf("probe %d/%d", l.Tries, l.MaxTries)
+		return fmt.Sprintf("%s %d/%d", request, l.Tries, l.MaxTries)
 	case l.NextMS != nil:
 		return "in " + spanMS(*l.NextMS)
 	}
@@ -159,8 +159,12 @@ func next(l ike.Liveness) string {
 func renderPeers(w io.Writer, terminal bool, rows []peerRow) error {
 	var lines [][]string
 	for _, r := range rows {
+		request := "try"
+		if r.State == "established" {
+			request = "probe" // any request is one
+		}
 		lines = append(lines, []string{orDash(plain(r.Peer)), orDash(plain(r.Connection)), endpoint(r.From), orDash(r.State),
-			nat(r), ago(r.UpMS), proof(r.Liveness), next(r.Liveness), keepalives(r.keepalives)})
+			nat(r), ago(r.UpMS), proof(r.Liveness), next(r.Liveness, request), keepalives(r.keepalives)})
 	}
 	return table(w, terminal, []string{"PEER", "CONNECTION", "FROM", "STATE", "NAT", "UP", "PROOF", "NEXT", "KEEPALIVES"}, lines)
 }

@@ -89,6 +89,8 @@ func (c *Client) do(ctx context.Context, method, path string, body []byte) (io.R
 	switch {
 	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ECONNREFUSED):
 		return nil, fmt.Errorf("%w: nobody listens on %s", ErrNotRunning, c.path)
+	case errors.Is(err, unix.EACCES):
+		return nil, fmt.Errorf("%s is open to root and to the group of control.group only", c.path)
 	case err != nil:
 		return nil, err
 	case a.StatusCode == http.StatusOK:
