@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net/netip"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -151,6 +153,13 @@ func TestRepeated(t *testing.T) {
 		if !bytes.Equal(again.Data, first.Data) {
 			t.Error("a repeated request got another answer")
 		}
+	}
+	var none Effects
+	changed := request
+	changed.Data = bytes.Clone(request.Data)
+	changed.Data[len(changed.Data)-1] ^= 1
+	if err := w.gateway.sa.Handle(w.now, changed, &none); !errors.Is(err, ErrChanged) || len(none.Steps) > 0 {
+		t.Errorf("another request with the same message ID: %v, %d steps", err, len(none.Steps))
 	}
 	if w.gateway.sa.LastIKE() != before {
 		t.Error("a repeated request counted as a sign of life")
@@ -313,6 +322,68 @@ func TestForgedInitAnswers(t *testing.T) {
 	w.run(5 * time.Second)
 	if w.client.sa == nil || w.client.sa.State() != Up {
 		t.Errorf("the handshake failed: %+v", w.client.events)
+	}
+}
+
+// TestImpostor: a responder that does not hold the secret, or has another
+// identity than the one that was called, gets no tunnel.
+func TestImpostor(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		make func(w *world)
+	}{
+		{"another secret", func(w *world) {
+			w.gateway.onAdmit = func() { // behind the client's own proof
+				w.gateway.env.Policy = NewPolicy([]*Conn{w.gateway.conn}, []Secret{{pattern("%any"), []byte("what the impostor can guess")}})
+			}
+		}},
+		{"another identity", func(w *world) {
+			w.client.conn.RemoteID = pattern("*.example.org")
+			w.client.env.Policy = NewPolicy([]*Conn{w.client.conn}, []Secret{{pattern("%any"), []byte(testPSK)}})
+			w.gateway.conn.LocalID = identity("vpn.example.net")
+		}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			w := newWorld(t)
+			c.make(w)
+			w.initiate()
+			w.run(time.Second)
+			if e := w.client.last(); e.Kind != Closed || e.Reason != AuthFailed || w.client.empty() != nil {
+				t.Errorf("%v, %v, %v", e.Kind, e.Reason, w.client.empty())
+			}
+		})
+	}
+}
+
+// TestFollowsOnlyNATtedPeers: the side behind the NAT does not follow what
+// comes from elsewhere. RFC 7296 §2.23
+func TestFollowsOnlyNATtedPeers(t *testing.T) {
+	w := newWorld(t)
+	w.gateway.env.ForceEncap = true // so that it seems to be behind one, too
+	w.establish()
+	before := w.client.sa.Path()
+	p := w.capture(w.gateway, func() { w.do(w.gateway, Probe{}) })
+	p.Remote = netip.MustParseAddrPort("203.0.113.66:4500")
+	w.arrive(w.client, p)
+	if after := w.client.sa.Path(); after != before {
+		t.Errorf("it followed to %v", after)
+	}
+}
+
+// TestKeepaliveOnlyInSilence: what the data plane sends keeps the mapping open,
+// too.
+func TestKeepaliveOnlyInSilence(t *testing.T) {
+	w := newWorld(t)
+	w.client.env.LastSent = func(uint32) mono.Time { return w.now.Add(-time.Second) }
+	w.establish()
+	w.run(time.Minute)
+	if slices.Contains(w.client.steps, "Keepalive") {
+		t.Error("a keepalive went out although ESP did")
+	}
+	w.client.env.LastSent = func(uint32) mono.Time { return 0 }
+	w.run(time.Minute)
+	if !slices.Contains(w.client.steps, "Keepalive") {
+		t.Error("no keepalive went out in a minute of silence")
 	}
 }
 

@@ -56,6 +56,7 @@ type node struct {
 	nextSPI  uint32
 	lease    []netip.Addr
 	noLease  bool
+	onAdmit  func()
 	records  int
 	record   []byte // last persisted
 	tracked  map[uint32]Path
@@ -227,6 +228,9 @@ func agree(n *node, a Agree) Agreed {
 }
 
 func (n *node) admit(a Admit) Admitted {
+	if n.onAdmit != nil {
+		n.onAdmit()
+	}
 	if len(a.Want) == 0 || n.noLease {
 		return Admitted{}
 	}
