@@ -205,6 +205,7 @@ func TestNetns(t *testing.T) {
 	s.want(host, 0, []string{"g0: attached"}, "--netns", s.Gateway.NetnsPath(), "attach", "g0")
 	s.want(s.Gateway, exitDegraded, []string{"xdp        g0 native"}, "status")
 	s.want(host, exitError, []string{"serves another network namespace"}, "status")
+	s.want(host, exitError, []string{"serves another network namespace", "is gone: rm -r " + pins + "/default"}, "detach", "--all")
 	s.want(host, exitDegraded, []string{"xdp        g0 native"}, "status", "--netns", s.Gateway.NetnsPath())
 	s.want(host, 0, []string{"g0: detached"}, "detach", "g0", "--netns="+s.Gateway.NetnsPath())
 }

@@ -26,7 +26,10 @@ Example: ikepulse detach eth0`,
 			i := instanceOf(c)
 			err := i.detach(e, c.Args().Slice())
 			var other *loader.MismatchError
+			var elsewhere *loader.NamespaceError
 			switch {
+			case errors.As(err, &elsewhere):
+				err = fmt.Errorf("%w; if that namespace is gone: rm -r %s", err, elsewhere.Dir)
 			case errors.Is(err, loader.ErrNoBPFFS):
 				_, err = fmt.Fprintln(e.stdout, "nothing is attached: "+noBPFFS)
 			case errors.Is(err, loader.ErrNotLoaded):

@@ -235,6 +235,8 @@ func (d *daemon) serve(ctx context.Context) error {
 		})
 	}
 	d.Log.Info("running", "pid", os.Getpid(), "addresses", d.Config.Listen.Addresses, "control", d.Names.Socket)
+	said := context.AfterFunc(ctx, func() { d.Log.Info("stopping: the tunnels are deleted") })
+	defer said()
 	err := d.gateway.Run(ctx)
 	end()
 	parts.Wait()
