@@ -184,7 +184,8 @@ func (s *SA) repeat(p wire.Packet, out *Effects) error {
 	return nil
 }
 
-// persist adds a Persist step where the last one failed.
+// persist adds a Persist step where the last one failed, or something has
+// changed since.
 func (s *SA) persist(out *Effects) {
 	if s.unpersisted {
 		s.unpersisted = false
@@ -196,6 +197,7 @@ func (s *SA) persist(out *Effects) {
 // retransmissions.
 func (s *SA) respond(now mono.Time, ex wire.ExchangeType, p wire.Packet, out *Effects, ps ...wire.Payload) {
 	s.keepResponse(now, s.seal(ex, wire.FlagResponse, s.rec.NextExpected-1, ps...))
+	s.unpersisted = false
 	out.add(Persist{&s.rec}, reply(p, s.rec.Response))
 }
 

@@ -78,12 +78,12 @@ func (s *SA) follow(now mono.Time, path Path, out *Effects) {
 		return
 	}
 	s.rec.Remote = endpointOf(path.Remote)
-	out.add(Persist{&s.rec})
 	if c := &s.rec.Child; c.InSPI != 0 {
 		out.add(Retrack{SPI: c.InSPI, Old: old, New: path, PeerNATted: s.rec.PeerNATted},
 			MoveOutbound{InSPI: c.InSPI, OutSPI: c.OutSPI, Path: path})
 	}
 	out.add(report(Event{Kind: Moved, Path: path}))
+	s.unpersisted = true // what is sent next stores it
 }
 
 // rebound follows a peer whose authenticated ESP came from another endpoint.

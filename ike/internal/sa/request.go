@@ -30,6 +30,7 @@ func (s *SA) start(now mono.Time, kind requestKind, ex wire.ExchangeType, out *E
 	s.rec.NextRequest++
 	s.await(now, kind, ex)
 	if s.rec.State >= Up {
+		s.unpersisted = false
 		out.add(Persist{&s.rec})
 	}
 	out.add(s.send(s.rec.Request))

@@ -69,7 +69,7 @@ type SA struct {
 	mustFinish  mono.Time // the handshake must be done by then
 	responseEnd mono.Time // the cached response is kept so long
 	keepaliveAt mono.Time // when to see whether a NAT keepalive is due
-	unpersisted bool      // the record's last Persist failed
+	unpersisted bool      // the record's last Persist failed, or the peer has moved since
 	tracked     bool      // the Child SA's Track has been ordered and has not failed
 	wantDelete  bool      // DELETE as soon as the outstanding request is done
 }

@@ -45,7 +45,7 @@ const (
 	cPanics     // contained
 	cReclaimed  // SAs that the shard had to clean up after
 	cFailedStep // steps that an edge refused
-	cEdgeErrors // removals that an edge refused
+	cEdgeErrors // removals and moves that an edge refused
 
 	numCounters
 )

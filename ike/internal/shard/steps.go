@@ -58,14 +58,10 @@ func (s *Shard) step(now mono.Time, e *entry, st sa.Step) error {
 		return s.persist(e, st.Record)
 	case sa.Track:
 		return s.track(e, st)
-	case sa.Retrack:
-		return s.retrack(e, st)
 	case sa.InstallInbound:
 		return s.installInbound(e, st.Child)
 	case sa.InstallOutbound:
 		return s.installOutbound(e, st.Child)
-	case sa.MoveOutbound:
-		return s.plane.MoveOutbound(st.InSPI, st.OutSPI, st.Path)
 	case sa.Agree:
 		return s.agree(e, st)
 	default:
@@ -77,6 +73,10 @@ func (s *Shard) step(now mono.Time, e *entry, st sa.Step) error {
 // sureStep does the steps that cannot fail.
 func (s *Shard) sureStep(now mono.Time, e *entry, st sa.Step) {
 	switch st := st.(type) {
+	case sa.Retrack:
+		s.edgeFailed(s.retrack(e, st))
+	case sa.MoveOutbound:
+		s.edgeFailed(s.plane.MoveOutbound(st.InSPI, st.OutSPI, st.Path))
 	case sa.RemoveOutbound:
 		s.removeOutbound(e, st.InSPI)
 	case sa.RemoveInbound:
@@ -125,7 +125,7 @@ func (s *Shard) track(e *entry, st sa.Track) error {
 
 func (s *Shard) retrack(e *entry, st sa.Retrack) error {
 	if err := s.edges.Tracker.Move(st.SPI, st.Old.Local, st.Old.Remote, st.New.Local, st.New.Remote, st.PeerNATted); err != nil {
-		return fmt.Errorf("moving the SPI: %w", err)
+		return err
 	}
 	e.held.child(st.SPI).path = st.New
 	return nil
