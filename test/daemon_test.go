@@ -142,12 +142,14 @@ func (d *daemon) decode(out string, v any) {
 type status struct {
 	State    string   `json:"state"`
 	Problems []string `json:"problems"`
+	PID      int      `json:"pid"`
 	Process  struct {
 		HeapBytes  int `json:"heap_bytes"`
 		Goroutines int `json:"goroutines"`
 	} `json:"process"`
 	Dataplane struct {
-		Counters map[string]uint64 `json:"counters"`
+		Interface string            `json:"interface"`
+		Counters  map[string]uint64 `json:"counters"`
 	} `json:"dataplane"`
 	IKE struct {
 		Up         int               `json:"up"`
@@ -326,7 +328,7 @@ func (s *site) cleared(routes []string) {
 			s.Errorf("%s: %d", name, n)
 		}
 	}
-	if now := routing(s.T, s.net.Gateway); !slices.Equal(now, routes) {
+	if now := routing(s.T, s.gw.ns); !slices.Equal(now, routes) {
 		s.Errorf("routing is\n%s\nand was\n%s", strings.Join(now, "\n"), strings.Join(routes, "\n"))
 	}
 }

@@ -37,7 +37,11 @@ func TestStrongSwanKeepalives(t *testing.T) {
 	if !ok || err != nil {
 		t.Fatalf("the tuple %v is not in the maps: %v", tuple, err)
 	}
-	now := udpCounters(t, s.net.Clients[0])
+	var now map[string]int
+	await(t, "the client's sockets have had the answers", func() bool {
+		now = udpCounters(t, s.net.Clients[0])
+		return now["InDatagrams"]-socket["InDatagrams"] >= answers
+	})
 	if n := uint64(answers); n != counters.KeepaliveAnswered || n != known.Answers {
 		t.Errorf("%d answers came to the client; XDP says %d in all, %d to this tuple", answers, counters.KeepaliveAnswered, known.Answers)
 	}
@@ -116,15 +120,5 @@ func udpChecksum(frame []byte) uint16 {
 	b := append([]byte(nil), ip[addresses:header]...)
 	b = append(b, 0, 17, byte(length>>8), byte(length))
 	b = append(b, ip[header:header+length]...)
-	if len(b)%2 == 1 {
-		b = append(b, 0)
-	}
-	sum := 0
-	for i := 0; i < len(b); i += 2 {
-		sum += int(b[i])<<8 | int(b[i+1])
-	}
-	for sum > 0xffff {
-		sum = sum&0xffff + sum>>16
-	}
-	return uint16(sum)
+	return sum16(b)
 }
