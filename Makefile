@@ -18,13 +18,17 @@ test: ## every test; installs the Debian packages that the live ones need
 	sh .ci/packages strongswan bpftool
 	sh .ci/test
 
+test-vm: ## the tests on Linux 6.1 and 6.12, in an emulated machine
+	sh .ci/packages vm strongswan
+	sh .ci/test vm
+
 generate: ## the BPF objects and their Go mirror, from the C; needs clang-19
 	go generate ./bpf
 
 lint: ## formatting, vet, staticcheck
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -l $$(git ls-files '*.go'); exit 1; }
-	go vet ./...
-	go tool staticcheck ./...
+	go vet -tags vm ./...
+	go tool staticcheck -tags vm ./...
 
 race: ## the tests under the race detector; needs a C compiler
 	sh .ci/test race
@@ -32,4 +36,4 @@ race: ## the tests under the race detector; needs a C compiler
 fuzz: ## each fuzz target for FUZZTIME (10s)
 	sh .ci/fuzz $(or $(FUZZTIME),10s)
 
-.PHONY: help build demo test generate lint race fuzz
+.PHONY: help build demo test test-vm generate lint race fuzz

@@ -13,6 +13,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"github.com/ikepulse/ikepulse/test/vm"
 )
 
 // environment names the words whose absence is an error.
@@ -26,6 +28,7 @@ var probes = map[string]func() error{
 	"tun":        sync.OnceValue(probeTUN),
 	"bpf":        sync.OnceValue(probeBPF),
 	"strongswan": sync.OnceValue(probeStrongSwan),
+	"vm":         sync.OnceValue(vm.Available),
 	"bpftool":    sync.OnceValue(probeBpftool),
 	"cases":      func() error { _, err := casesDir(); return err },
 }
