@@ -1,6 +1,12 @@
 package bpf
 
-import "github.com/cilium/ebpf"
+import (
+	"encoding/binary"
+	"fmt"
+	"io"
+
+	"github.com/cilium/ebpf"
+)
 
 // The map keys and values. Every field is in host byte order but addresses,
 // which are in network order, IPv4 as ::ffff:a.b.c.d. abi.h says who writes
@@ -10,12 +16,17 @@ type (
 	SAEntry   = ikepulseSaEntry
 	PeerKey   = ikepulsePeerKey
 	PeerEntry = ikepulsePeerEntry
+	FollowKey = ikepulseFollowKey
 	LocalKey  = ikepulseLocalKey
 	Budget    = ikepulseBudget
 	Meta      = ikepulseMeta
 
-	// Counters is the value of stats: one counter a [Reason], in that order.
+	// Counters is the value of stats: one counter a [Reason], in that order,
+	// then the events that were written and those that were lost.
 	Counters = ikepulseStats
+
+	// Event is a record of events; Kind is one of Event….
+	Event = ikepulseEvent
 
 	// ClockSample is the context of the clock program: pass one as Context and
 	// as ContextOut of [ebpf.Program.Run].
@@ -39,9 +50,16 @@ const (
 	MapStats  = ikepulseMapIkepulseStats
 	MapBudget = ikepulseMapIkepulseBudget
 	MapMeta   = ikepulseMapIkepulseMeta
+	MapFollow = ikepulseMapIkepulseFollow
+	MapEvents = ikepulseMapIkepulseEvents
 
 	ProgXDP   = ikepulseProgIkepulseXdp
 	ProgClock = ikepulseProgIkepulseClock
+
+	// Iterators: each prints the map of its name as a table.
+	ProgListSAs   = ikepulseProgIkepulseLssas
+	ProgListPeers = ikepulseProgIkepulseLspeer
+	ProgListStats = ikepulseProgIkepulseLsstat
 )
 
 // Names of the settings in rodata: set each with Variables[name].Set and a
@@ -54,6 +72,10 @@ const (
 	VarAnswerBudget       = ikepulseVarAnswerBudget       // uint32, answers a tick
 	VarSlotMask           = ikepulseVarSlotMask           // uint32
 	VarNATTPort           = ikepulseVarNattPort           // uint16
+	VarPassEvery          = ikepulseVarPassEvery          // uint32, keepalives; 0: none
+	VarDriftInterval      = ikepulseVarDriftInterval      // uint32, ticks
+	VarStrangerBudget     = ikepulseVarStrangerBudget     // uint32, events a tick
+	VarForeign            = ikepulseVarForeign            // uint32, 0 or 1
 	VarAccountEveryPacket = ikepulseVarAccountEveryPacket // uint32, 0 or 1
 )
 
@@ -70,6 +92,19 @@ const (
 	SANATted   = uint32(ikepulseSaFlagSA_NATTED)     // SAEntry
 )
 
+// What an event is about.
+const (
+	EventDrift    = uint32(ikepulseEventKindEVENT_DRIFT)    // Spi came from From, not from Before
+	EventStranger = uint32(ikepulseEventKindEVENT_STRANGER) // a keepalive from From, which is not registered
+)
+
+// Keys of budget.
+const (
+	BudgetAnswers   = uint32(ikepulseBudgetIndexBUDGET_ANSWERS)
+	BudgetStrangers = uint32(ikepulseBudgetIndexBUDGET_STRANGERS)
+	BudgetCount     = uint32(ikepulseBudgetIndexBUDGET_COUNT)
+)
+
 // LayoutVersion tells maps apart that have the same sizes but another meaning.
 const LayoutVersion = uint32(ikepulseLayoutLAYOUT_VERSION)
 
@@ -79,8 +114,24 @@ const (
 	SlotField = uint32(ikepulseSlotSplitSLOT_FIELD)
 )
 
-// Load returns the specification of program and maps. It is the same on every
+// FlagFrags is BPF_F_XDP_HAS_FRAGS of linux/bpf.h, to add to the flags of
+// ProgXDP: drivers then take it with jumbo frames and coalesced ones. A driver
+// that has no such frames does not mind; the kernel knows it since 5.18.
+const FlagFrags = uint32(1 << 5)
+
+// Load returns the specification of programs and maps. It is the same on every
 // system: what depends on the kernel is decided when it is loaded.
 func Load() (*ebpf.CollectionSpec, error) {
-	return loadIkepulse()
+	spec, err := loadIkepulse()
+	if err != nil {
+		return nil, err
+	}
+	for name, program := range spec.Programs {
+		// Fills in the distances of calls, without which
+		// [ebpf.ProgramSpec.Compatible] finds every program different.
+		if err := program.Instructions.Marshal(io.Discard, binary.LittleEndian); err != nil {
+			return nil, fmt.Errorf("%s: %w", name, err)
+		}
+	}
+	return spec, nil
 }

@@ -25,49 +25,75 @@ enum slot_split {
  * numbers may change from one version to the next.
  */
 #define REASONS(X) \
-	X(undecided, UNDECIDED, XDP_PASS)                            /* no stage decided: a bug, and no reason to lose traffic */ \
-	X(truncated, TRUNCATED, XDP_PASS)                            /* the frame ends before its headers, or its IP length, say */ \
-	X(not_ip, NOT_IP, XDP_PASS)                                  /* ARP and all else */ \
-	X(vlan, VLAN, XDP_PASS)                                      /* not read yet */ \
-	X(ipv6, IPV6, XDP_PASS)                                      /* not read yet */ \
-	X(ip_malformed, IP_MALFORMED, XDP_PASS)                      /* lengths or version that no IPv4 header has: the stack drops it */ \
-	X(ip_options, IP_OPTIONS, XDP_PASS)                          /* not read yet */ \
-	X(frag_first, FRAG_FIRST, XDP_PASS)                          /* a fragment's lengths prove nothing */ \
-	X(frag_later, FRAG_LATER, XDP_PASS)                          /* no ports, no SPI */ \
-	X(ah, AH, XDP_PASS)                                          /* not read yet */ \
-	X(not_ipsec, NOT_IPSEC, XDP_PASS)                            /* another IP protocol */ \
-	X(udp_length, UDP_LENGTH, XDP_PASS)                          /* UDP and IP length disagree, and nothing says which lies */ \
-	X(udp_other, UDP_OTHER, XDP_PASS)                            /* another port */ \
-	X(natt_short, NATT_SHORT, XDP_PASS)                          /* neither keepalive nor marker nor SPI: the daemon's to judge */ \
-	X(esp_short, ESP_SHORT, XDP_PASS)                            /* no room for SPI and sequence number */ \
-	X(group_mac, GROUP_MAC, XDP_PASS)                            /* a keepalive to a multicast MAC: an answer would come from it */ \
-	X(not_local, NOT_LOCAL, XDP_PASS)                            /* transit, a routed customer's keepalives included */ \
-	X(ike_500, IKE_500, XDP_PASS)                                /* IKE is the daemon's */ \
-	X(ike_natt, IKE_NATT, XDP_PASS)                              /* IKE is the daemon's */ \
-	X(esp_udp_known, ESP_UDP_KNOWN, XDP_PASS)                    /* stamped; decrypted elsewhere */ \
-	X(esp_udp_moved, ESP_UDP_MOVED, XDP_PASS)                    /* stamped, from another tuple: a hint of NAT rebinding */ \
-	X(esp_udp_unknown, ESP_UDP_UNKNOWN, XDP_PASS)                /* no SA of ours: the stack decides */ \
-	X(esp_known, ESP_KNOWN, XDP_PASS)                            /* as in UDP */ \
-	X(esp_moved, ESP_MOVED, XDP_PASS)                            /* as in UDP */ \
-	X(esp_unknown, ESP_UNKNOWN, XDP_PASS)                        /* as in UDP */ \
-	X(keepalive_answered, KEEPALIVE_ANSWERED, XDP_TX)            /* the natted peer of an SA, within all limits */ \
-	X(keepalive_absorbed, KEEPALIVE_ABSORBED, XDP_DROP)          /* has done its work at the NAT; answers are off */ \
-	X(keepalive_not_natted, KEEPALIVE_NOT_NATTED, XDP_DROP)      /* an answer would help nobody */ \
-	X(keepalive_limited, KEEPALIVE_LIMITED, XDP_DROP)            /* answered less than an interval ago */ \
-	X(keepalive_over_budget, KEEPALIVE_OVER_BUDGET, XDP_DROP)    /* enough answers for this tick */ \
-	X(keepalive_passed, KEEPALIVE_PASSED, XDP_PASS)              /* the operator wants the stack to see it */ \
-	X(stranger_dropped, STRANGER_DROPPED, XDP_DROP)              /* RFC 3948 section 4: SHOULD ignore */ \
-	X(stranger_passed, STRANGER_PASSED, XDP_PASS)                /* the operator wants the stack to see it */
+	X(undecided, UNDECIDED, XDP_PASS)                         /* no stage decided: a bug, and no reason to lose traffic */ \
+	X(truncated, TRUNCATED, XDP_PASS)                         /* the frame ends before its headers */ \
+	X(split, SPLIT, XDP_PASS)                                 /* its headers reach beyond the first of its buffers, where nothing is read */ \
+	X(not_ip, NOT_IP, XDP_PASS)                               /* ARP, PPPoE and all else */ \
+	X(vlan_deep, VLAN_DEEP, XDP_PASS)                         /* more than two VLAN tags */ \
+	X(ip_malformed, IP_MALFORMED, XDP_PASS)                   /* lengths or version that no IP header has: the stack drops it */ \
+	X(ip_length, IP_LENGTH, XDP_PASS)                         /* less arrived than the IP header says */ \
+	X(extensions, EXTENSIONS, XDP_PASS)                       /* more extension headers than are followed, or out of order */ \
+	X(routed, ROUTED, XDP_PASS)                               /* a routing header leads on from here: no final destination */ \
+	X(frag_later, FRAG_LATER, XDP_PASS)                       /* not a first fragment: no ports, no SPI */ \
+	X(not_ipsec, NOT_IPSEC, XDP_PASS)                         /* another IP protocol */ \
+	X(udp_length, UDP_LENGTH, XDP_PASS)                       /* UDP and IP length disagree, and nothing says which lies */ \
+	X(udp_other, UDP_OTHER, XDP_PASS)                         /* another port */ \
+	X(from_500, FROM_500, XDP_PASS)                           /* from the IKE port to another one */ \
+	X(from_natt, FROM_NATT, XDP_PASS)                         /* from the NAT-T port to another one */ \
+	X(frag_from_ike, FRAG_FROM_IKE, XDP_PASS)                 /* a first fragment from either of them to another one */ \
+	X(natt_short, NATT_SHORT, XDP_PASS)                       /* neither keepalive nor marker nor SPI: the daemon's to judge */ \
+	X(frag_natt_short, FRAG_NATT_SHORT, XDP_PASS)             /* the same in a first fragment, a keepalive included */ \
+	X(esp_short, ESP_SHORT, XDP_PASS)                         /* no room for SPI and sequence number */ \
+	X(ah_short, AH_SHORT, XDP_PASS)                           /* no room for SPI and sequence number */ \
+	X(group_mac, GROUP_MAC, XDP_PASS)                         /* a keepalive to a multicast MAC: an answer would come from it */ \
+	X(odd_keepalive, ODD_KEEPALIVE, XDP_PASS)                 /* a keepalive behind IP options or extension headers: no NAT client's */ \
+	X(not_local, NOT_LOCAL, XDP_PASS)                         /* transit, a routed customer's keepalives included */ \
+	X(ike_500, IKE_500, XDP_PASS)                             /* IKE is the daemon's */ \
+	X(ike_length, IKE_LENGTH, XDP_PASS)                       /* to the IKE port, UDP and IP length disagree */ \
+	X(ike_natt, IKE_NATT, XDP_PASS)                           /* IKE is the daemon's */ \
+	X(frag_ike_500, FRAG_IKE_500, XDP_PASS)                   /* its first fragment */ \
+	X(frag_ike_natt, FRAG_IKE_NATT, XDP_PASS)                 /* its first fragment */ \
+	X(esp_udp_known, ESP_UDP_KNOWN, XDP_PASS)                 /* stamped; decrypted elsewhere */ \
+	X(esp_udp_moved, ESP_UDP_MOVED, XDP_PASS)                 /* stamped, from another tuple: a hint of NAT rebinding */ \
+	X(esp_udp_unknown, ESP_UDP_UNKNOWN, XDP_PASS)             /* no SA of ours: the stack decides */ \
+	X(frag_esp_udp_known, FRAG_ESP_UDP_KNOWN, XDP_PASS)       /* its first fragment */ \
+	X(frag_esp_udp_moved, FRAG_ESP_UDP_MOVED, XDP_PASS)       /* its first fragment */ \
+	X(frag_esp_udp_unknown, FRAG_ESP_UDP_UNKNOWN, XDP_PASS)   /* its first fragment */ \
+	X(esp_known, ESP_KNOWN, XDP_PASS)                         /* as in UDP, first fragments included */ \
+	X(esp_moved, ESP_MOVED, XDP_PASS)                         /* as in UDP */ \
+	X(esp_unknown, ESP_UNKNOWN, XDP_PASS)                     /* as in UDP */ \
+	X(ah_known, AH_KNOWN, XDP_PASS)                           /* as ESP */ \
+	X(ah_moved, AH_MOVED, XDP_PASS)                           /* as ESP */ \
+	X(ah_unknown, AH_UNKNOWN, XDP_PASS)                       /* as ESP */ \
+	X(keepalive_answered, KEEPALIVE_ANSWERED, XDP_TX)         /* the natted peer of an SA, within all limits */ \
+	X(keepalive_absorbed, KEEPALIVE_ABSORBED, XDP_DROP)       /* has done its work at the NAT; answers are off */ \
+	X(keepalive_not_natted, KEEPALIVE_NOT_NATTED, XDP_DROP)   /* an answer would help nobody */ \
+	X(keepalive_limited, KEEPALIVE_LIMITED, XDP_DROP)         /* answered less than an interval ago */ \
+	X(keepalive_over_budget, KEEPALIVE_OVER_BUDGET, XDP_DROP) /* enough answers for this tick */ \
+	X(keepalive_passed, KEEPALIVE_PASSED, XDP_PASS)           /* the operator wants the stack to see it, or every Nth */ \
+	X(stranger_dropped, STRANGER_DROPPED, XDP_DROP)           /* RFC 3948 section 4: SHOULD ignore */ \
+	X(stranger_passed, STRANGER_PASSED, XDP_PASS)             /* the operator wants the stack to see it */
 
 #define REASON_ENUM(field, name, verdict) REASON_##name,
 enum reason { REASONS(REASON_ENUM) REASON_COUNT };
 
-/* stats: frames by reason; field N counts enum reason N. */
+/* An SA's packets leave by one of three: KNOWN is the first of them. */
+#define OUTCOMES_ARE_ADJACENT(kind) \
+	_Static_assert(REASON_##kind##_MOVED == REASON_##kind##_KNOWN + 1, #kind); \
+	_Static_assert(REASON_##kind##_UNKNOWN == REASON_##kind##_KNOWN + 2, #kind)
+OUTCOMES_ARE_ADJACENT(ESP_UDP);
+OUTCOMES_ARE_ADJACENT(FRAG_ESP_UDP);
+OUTCOMES_ARE_ADJACENT(ESP);
+OUTCOMES_ARE_ADJACENT(AH);
+
+/* stats: frames by reason, field N counting enum reason N, then events. */
 #define REASON_FIELD(field, name, verdict) __u64 field;
 struct stats {
 	REASONS(REASON_FIELD)
+	__u64 events;      /* written to the ring */
+	__u64 events_lost; /* not written: the ring was full */
 };
-_Static_assert(sizeof(struct stats) == REASON_COUNT * sizeof(__u64), "one counter a reason");
+_Static_assert(sizeof(struct stats) == (REASON_COUNT + 2) * sizeof(__u64), "one counter a reason, two of events");
 
 /* What becomes of a keepalive from a registered tuple. */
 enum keepalive {
@@ -102,7 +128,7 @@ struct sa_entry {
 	__u32 spi; /* host order */
 	__u32 generation;
 	__u32 flags;      /* enum sa_flag */
-	__u32 moved_tick; /* XDP: last tick with a packet from another tuple */
+	__u32 moved_tick; /* XDP: last tick with a drift event, written or lost */
 	__u8 local[16];   /* network order, IPv4 as ::ffff:a.b.c.d */
 	__u8 peer[16];
 	__u16 local_port; /* host order; 0 for bare ESP */
@@ -132,13 +158,31 @@ struct peer_entry {
 };
 _Static_assert(sizeof(struct peer_entry) == 32, "peer_entry");
 
+/*
+ * follow, key: an SA of another daemon, whose SPI carries no slot of ours. One
+ * SPI may stand for several of its SAs (RFC 4301 section 4.1).
+ */
+struct follow_key {
+	__u8 local[16];  /* network order, IPv4 as ::ffff:a.b.c.d */
+	__u32 spi;       /* host order */
+	__u32 protocol;  /* IPPROTO_ESP, also in UDP, or IPPROTO_AH */
+};
+_Static_assert(sizeof(struct follow_key) == 24, "follow_key");
+
 /* locals, key: one of our addresses. */
 struct local_key {
 	__u8 address[16]; /* network order, IPv4 as ::ffff:a.b.c.d */
 };
 _Static_assert(sizeof(struct local_key) == 16, "local_key");
 
-/* budget: answers sent in a tick; XDP changes both with one 64-bit atomic. */
+/* budget, key: what is limited over all tuples and CPUs. */
+enum budget_index {
+	BUDGET_ANSWERS,
+	BUDGET_STRANGERS, /* events */
+	BUDGET_COUNT,
+};
+
+/* budget: how many in a tick; XDP changes both with one 64-bit atomic. */
 struct budget {
 	__u32 count;
 	__u32 tick;
@@ -147,7 +191,7 @@ _Static_assert(sizeof(struct budget) == 8, "budget");
 
 /* LAYOUT_VERSION grows with every change of a map that its sizes do not show. */
 enum layout {
-	LAYOUT_VERSION = 1,
+	LAYOUT_VERSION = 2,
 };
 
 /*
@@ -168,8 +212,27 @@ struct meta {
 	__u32 answer_budget;
 	__u32 natt_port;
 	__u32 account_every_packet;
+	__u32 pass_every;
+	__u32 foreign;
+	__u32 drift_interval;
+	__u32 stranger_budget;
 };
-_Static_assert(sizeof(struct meta) == 56, "meta");
+_Static_assert(sizeof(struct meta) == 72, "meta");
+
+enum event_kind {
+	EVENT_DRIFT = 1, /* a known SPI from another tuple */
+	EVENT_STRANGER,  /* a keepalive from a tuple that nobody registered */
+};
+
+/* events: nothing in it is authenticated; whoever reads it finds out. */
+struct event {
+	__u32 kind;             /* enum event_kind */
+	__u32 spi;              /* drift: host order; else 0 */
+	__u64 boottime_ns;      /* CLOCK_BOOTTIME */
+	struct peer_key from;   /* what the packet came with; ports 0 without UDP */
+	struct peer_key before; /* drift: what sas has; else 0 */
+};
+_Static_assert(sizeof(struct event) == 88, "event");
 
 /* The context of ikepulse_clock: one reading of both clocks. */
 struct clock_sample {
@@ -179,8 +242,9 @@ struct clock_sample {
 _Static_assert(sizeof(struct clock_sample) == 16, "clock_sample");
 
 /*
- * BTF keeps only the types that something uses. This keeps the names of the
- * constants in the object, for bpftool and for the Go mirror.
+ * BTF keeps only the types that a variable has. This keeps the names of the
+ * constants, and what is in the ring, in the object: for bpftool and for the
+ * Go mirror.
  */
 struct constants {
 	enum slot_split slot;
@@ -189,6 +253,9 @@ struct constants {
 	enum peer_flag peer;
 	enum sa_flag sa;
 	enum layout layout;
+	enum budget_index budget;
+	enum event_kind kind;
+	struct event event;
 };
 
 #endif

@@ -17,7 +17,7 @@ func (r *rig) clock() ClockSample {
 	return sample
 }
 
-func bootTime(t *testing.T) uint64 {
+func bootTime(t testing.TB) uint64 {
 	t.Helper()
 	var ts unix.Timespec
 	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts); err != nil {

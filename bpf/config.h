@@ -34,6 +34,21 @@ volatile const __u32 slot_mask = 2047;
 /* RFC 3948: ESP, IKE and keepalives in UDP; host order. */
 volatile const __u16 natt_port = 4500;
 
+/* Every Nth keepalive of a registered tuple goes to the stack; 0: none. */
+volatile const __u32 pass_every = 0;
+
+/*
+ * An SA's drift is reported again when the last report is more than this many
+ * ticks old.
+ */
+volatile const __u32 drift_interval = 4;
+
+/* Events about strangers a tick; 0: none. */
+volatile const __u32 stranger_budget = 64;
+
+/* 1: SPIs are another daemon's, and their slots stand in follow. */
+volatile const __u32 foreign = 0;
+
 /* 1: packets and last_seq are kept, at the price of a second cache line. */
 volatile const __u32 account_every_packet = 0;
 

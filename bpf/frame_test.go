@@ -3,24 +3,38 @@ package bpf
 import (
 	"encoding/binary"
 	"net/netip"
+	"slices"
 )
 
-// Addresses of RFC 5737 and RFC 7042: the gateway, and a peer behind a NAT.
+// Addresses of RFC 5737, RFC 3849 and RFC 7042: the gateway, and a peer behind
+// a NAT. The IPv6 ones differ in every word.
 var (
 	gateway = netip.MustParseAddrPort("198.51.100.1:4500")
 	peer    = netip.MustParseAddrPort("203.0.113.7:24884")
 	another = netip.MustParseAddr("203.0.113.99")
+
+	gateway6 = netip.MustParseAddr("2001:db8:1:2:3:4:5:6")
+	peer6    = netip.MustParseAddr("2001:db9:a:b:c:d:e:f")
+	another6 = netip.MustParseAddr("2001:db9:a:b:c:d:e:63")
 
 	gatewayMAC = [6]byte{0x00, 0x00, 0x5e, 0x00, 0x53, 0x01}
 	peerMAC    = [6]byte{0x00, 0x00, 0x5e, 0x00, 0x53, 0x02}
 )
 
 const (
-	protocolICMP = 1
-	protocolTCP  = 6
-	protocolUDP  = 17
-	protocolESP  = 50
-	protocolAH   = 51
+	protocolHopByHop    = 0
+	protocolICMP        = 1
+	protocolTCP         = 6
+	protocolUDP         = 17
+	protocolIPv6        = 41
+	protocolRouting     = 43
+	protocolFragment    = 44
+	protocolGRE         = 47
+	protocolESP         = 50
+	protocolAH          = 51
+	protocolNone        = 59
+	protocolDestination = 60
+	protocolMobility    = 135
 
 	etherARP   = 0x0806
 	etherIPv4  = 0x0800
@@ -35,7 +49,8 @@ const (
 )
 
 // frame is what a test says of a frame; build fills in what follows from it.
-// The *Lie fields are added to the right value.
+// The *Lie fields are added to the right value. Its addresses say whether it is
+// IPv4 or IPv6, where id is the flow label and tos the traffic class.
 type frame struct {
 	dstMAC, srcMAC [6]byte
 	tags           []uint16 // EtherTypes in front of the inner one, 4 bytes each
@@ -49,6 +64,7 @@ type frame struct {
 	totalLie     int
 	ipSumLie     uint16
 	options      []byte
+	extensions   []extension
 
 	udpLie int
 	udpSum uint16
@@ -56,6 +72,30 @@ type frame struct {
 	payload []byte
 	padTo   int // Ethernet's minimum is 60
 	cutTo   int // 0: whole
+}
+
+// extension is an IPv6 extension header; build sets the first byte, which says
+// what follows.
+type extension struct {
+	protocol byte
+	body     []byte
+}
+
+// options is an extension header of hop-by-hop or destination options, padded
+// to size bytes.
+func options(protocol byte, size int) extension {
+	body := make([]byte, size)
+	body[1] = byte(size/8 - 1)
+	return extension{protocol, body}
+}
+
+func routing(segmentsLeft byte) extension {
+	return extension{protocolRouting, []byte{0, 2, 4, segmentsLeft, 23: 0}}
+}
+
+// fragmentHeader has a length field that is reserved, so it says too much.
+func fragmentHeader(offsetAndFlags uint16) extension {
+	return extension{protocolFragment, []byte{0, 255, byte(offsetAndFlags >> 8), byte(offsetAndFlags), 1, 2, 3, 4}}
 }
 
 // packet is an unpadded datagram from the peer to the gateway.
@@ -67,6 +107,21 @@ func packet(protocol byte, payload []byte) frame {
 		payload: payload,
 	}
 }
+
+// over6 makes it the same over IPv6.
+func over6(f *frame) {
+	f.etherType, f.version = etherIPv6, 6
+	f.src, f.dst = netip.AddrPortFrom(peer6, f.src.Port()), netip.AddrPortFrom(gateway6, f.dst.Port())
+}
+
+func with(extensions ...extension) func(*frame) {
+	return func(f *frame) {
+		over6(f)
+		f.extensions = extensions
+	}
+}
+
+func tagged(tags ...uint16) func(*frame) { return func(f *frame) { f.tags = tags } }
 
 func keepalive() frame { return packet(protocolUDP, []byte{0xff}) }
 
@@ -83,6 +138,11 @@ func espHeader(spi, seq uint32) []byte {
 func espInUDP(spi, seq uint32) frame { return packet(protocolUDP, espHeader(spi, seq)) }
 
 func bareESP(spi, seq uint32) frame { return packet(protocolESP, espHeader(spi, seq)) }
+
+func ah(spi, seq uint32) frame {
+	payload := append([]byte{protocolIPv6, 4, 0, 0}, espHeader(spi, seq)...)
+	return packet(protocolAH, payload)
+}
 
 // ike is an IKE header, behind the non-ESP marker on the NAT-T port.
 func ike(port uint16) frame {
@@ -106,7 +166,11 @@ func (f frame) build() []byte {
 		b = binary.BigEndian.AppendUint16(b, uint16(100+i))
 	}
 	b = binary.BigEndian.AppendUint16(b, f.etherType)
-	b = append(b, f.ipv4()...)
+	if f.src.Addr().Is6() {
+		b = append(b, f.ipv6()...)
+	} else {
+		b = append(b, f.ipv4()...)
+	}
 	if missing := f.padTo - len(b); missing > 0 {
 		b = append(b, make([]byte, missing)...)
 	}
@@ -116,11 +180,33 @@ func (f frame) build() []byte {
 	return b
 }
 
-func (f frame) ipv4() []byte {
-	body := f.payload
-	if f.protocol == protocolUDP {
-		body = f.udp()
+// headers returns where the IP header ends, options included: what is cut
+// before it is not even known to be an IP datagram.
+func (f frame) headers() int {
+	if f.src.Addr().Is6() {
+		return 14 + 4*len(f.tags) + 40
 	}
+	return 14 + 4*len(f.tags) + 20 + len(f.options)
+}
+
+// headersEnd returns where the sequence number of ESP or AH ends: all that is
+// read.
+func (f frame) headersEnd() int {
+	end := f.headers() + 8
+	for _, e := range f.extensions {
+		end += len(e.body)
+	}
+	switch f.protocol {
+	case protocolAH:
+		return end + 4
+	case protocolUDP:
+		return end + 8
+	}
+	return end
+}
+
+func (f frame) ipv4() []byte {
+	body := f.body()
 	total := 20 + len(f.options) + len(body) + f.totalLie
 	b := []byte{f.version<<4 | f.ihl, f.tos}
 	b = binary.BigEndian.AppendUint16(b, uint16(total))
@@ -134,12 +220,49 @@ func (f frame) ipv4() []byte {
 	return append(b, body...)
 }
 
-func (f frame) udp() []byte {
+func (f frame) ipv6() []byte {
+	var chain []byte
+	next := f.protocol
+	for _, e := range slices.Backward(f.extensions) {
+		chain = slices.Concat([]byte{next}, e.body[1:], chain)
+		next = e.protocol
+	}
+	body := append(chain, f.body()...)
+	b := []byte{f.version<<4 | f.tos>>4, f.tos << 4, byte(f.id >> 8), byte(f.id)}
+	b = binary.BigEndian.AppendUint16(b, uint16(len(body)+f.totalLie))
+	b = append(b, next, f.ttl)
+	b = append(b, f.src.Addr().AsSlice()...)
+	b = append(b, f.dst.Addr().AsSlice()...)
+	return append(b, body...)
+}
+
+func (f frame) body() []byte {
+	if f.protocol != protocolUDP {
+		return f.payload
+	}
 	b := binary.BigEndian.AppendUint16(nil, f.src.Port())
 	b = binary.BigEndian.AppendUint16(b, f.dst.Port())
 	b = binary.BigEndian.AppendUint16(b, uint16(8+len(f.payload)+f.udpLie))
 	b = binary.BigEndian.AppendUint16(b, f.udpSum)
 	return append(b, f.payload...)
+}
+
+// rightUDPSum is what a receiver over IPv6 accepts.
+func (f frame) rightUDPSum() uint16 {
+	f.udpSum = 0
+	body := f.body()
+	pseudo := slices.Concat(f.src.Addr().AsSlice(), f.dst.Addr().AsSlice())
+	pseudo = binary.BigEndian.AppendUint32(pseudo, uint32(len(body)))
+	pseudo = append(pseudo, 0, 0, 0, protocolUDP)
+	pseudo = append(pseudo, body...)
+	if len(pseudo)%2 != 0 {
+		pseudo = append(pseudo, 0)
+	}
+	sum := onesComplement(pseudo)
+	if sum == 0 {
+		return 0xffff
+	}
+	return sum
 }
 
 // onesComplement is the RFC 1071 checksum over an even number of bytes.
@@ -161,6 +284,9 @@ func (f frame) answer() []byte {
 	f.src, f.dst = f.dst, f.src
 	f.tos, f.ttl, f.id, f.fragment = 0, 64, 0, flagDontFragment
 	f.ipSumLie, f.udpSum = 0, 0
+	if f.src.Addr().Is6() {
+		f.udpSum = f.rightUDPSum()
+	}
 	return f.build()
 }
 

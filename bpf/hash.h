@@ -18,21 +18,38 @@ static __always_inline __u32 hash_word(__u32 hash, __u32 word)
 	return hash ^ (hash >> 15);
 }
 
+/* The words that tell IPv4 addresses apart, and the ports, in host order. */
+static __always_inline __u32 hash_last(__u32 hash, __be32 local, __be32 peer, __u32 ports)
+{
+	hash = hash_word(hash, local);
+	hash = hash_word(hash, peer);
+	hash = hash_word(hash, ports);
+	return hash ? hash : 1;
+}
+
 /*
  * The words that are the same for all of IPv4 come first: the compiler folds
- * them, and three steps are left at run time. Ports in host order.
+ * them, and three steps are left at run time.
  */
-static __always_inline __u32 tuple_hash_ipv4(__be32 local, __be32 peer, __u16 local_port, __u16 peer_port)
+static __always_inline __u32 tuple_hash_ipv4(__be32 local, __be32 peer, __u32 ports)
 {
 	const __u32 mapped[3] = {0, 0, bpf_htonl(0xffff)};
 	__u32 hash = HASH_SEED;
 
 	for (int i = 0; i < 6; i++)
 		hash = hash_word(hash, mapped[i % 3]);
-	hash = hash_word(hash, local);
-	hash = hash_word(hash, peer);
-	hash = hash_word(hash, (__u32)local_port << 16 | peer_port);
-	return hash ? hash : 1;
+	return hash_last(hash, local, peer, ports);
+}
+
+static __always_inline __u32 tuple_hash_ipv6(const __be32 *local, const __be32 *peer, __u32 ports)
+{
+	__u32 hash = HASH_SEED;
+
+	for (int i = 0; i < 3; i++)
+		hash = hash_word(hash, local[i]);
+	for (int i = 0; i < 3; i++)
+		hash = hash_word(hash, peer[i]);
+	return hash_last(hash, local[3], peer[3], ports);
 }
 
 #endif

@@ -2,19 +2,20 @@
 // SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
 /*
  * Answers NAT keepalives before the network stack sees them, and stamps every
- * ESP SPI for the daemon. A frame goes through parse, classify, lookup, stamp
- * and reply; whichever stage ends its way gives the reason, and the reason
- * gives the verdict.
+ * ESP and AH SPI for the daemon. A frame goes through parse, classify, lookup,
+ * stamp and reply; whichever stage ends its way gives the reason, and the
+ * reason gives the verdict.
  */
 #include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>
 #include "abi.h"
 #include "classify.h"
 #include "config.h"
-#include "esp.h"
 #include "keepalive.h"
 #include "maps.h"
 #include "parse.h"
+#include "sa.h"
+#include "tables.h"
 #include "verdict.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
@@ -25,16 +26,15 @@ static __always_inline enum reason handle(const struct packet *p)
 	switch (p->kind) {
 	case KIND_KEEPALIVE:
 		return keepalive(p);
-	case KIND_ESP:
-		return esp(p);
-	case KIND_IKE_500:
-		return to_us(p) ? REASON_IKE_500 : REASON_NOT_LOCAL;
-	case KIND_IKE_NATT:
-		return to_us(p) ? REASON_IKE_NATT : REASON_NOT_LOCAL;
+	case KIND_SA:
+		return sa(p);
+	case KIND_IKE:
+		return to_us(p) ? p->reason : REASON_NOT_LOCAL;
 	}
 	return REASON_UNDECIDED;
 }
 
+/* It understands frames in several buffers; the loader says so to the kernel. */
 SEC("xdp")
 int ikepulse_xdp(struct xdp_md *ctx)
 {
@@ -46,6 +46,8 @@ int ikepulse_xdp(struct xdp_md *ctx)
 		reason = classify(&packet);
 	if (reason == GO_ON)
 		reason = handle(&packet);
+	if (reason == REASON_TRUNCATED)
+		reason = why_cut(ctx);
 	return conclude(reason);
 }
 

@@ -19,6 +19,14 @@ type ikepulseBudget struct {
 	Tick  uint32
 }
 
+type ikepulseBudgetIndex uint32
+
+const (
+	ikepulseBudgetIndexBUDGET_ANSWERS   ikepulseBudgetIndex = 0
+	ikepulseBudgetIndexBUDGET_STRANGERS ikepulseBudgetIndex = 1
+	ikepulseBudgetIndexBUDGET_COUNT     ikepulseBudgetIndex = 2
+)
+
 type ikepulseClockSample struct {
 	_          structs.HostLayout
 	Jiffies    uint64
@@ -33,6 +41,51 @@ type ikepulseConstants struct {
 	Peer      uint32
 	Sa        uint32
 	Layout    uint32
+	Budget    uint32
+	Kind      uint32
+	Event     struct {
+		_          structs.HostLayout
+		Kind       uint32
+		Spi        uint32
+		BoottimeNs uint64
+		From       struct {
+			_         structs.HostLayout
+			Local     [16]uint8
+			Peer      [16]uint8
+			LocalPort uint16
+			PeerPort  uint16
+		}
+		Before struct {
+			_         structs.HostLayout
+			Local     [16]uint8
+			Peer      [16]uint8
+			LocalPort uint16
+			PeerPort  uint16
+		}
+	}
+}
+
+type ikepulseEvent struct {
+	_          structs.HostLayout
+	Kind       uint32
+	Spi        uint32
+	BoottimeNs uint64
+	From       ikepulsePeerKey
+	Before     ikepulsePeerKey
+}
+
+type ikepulseEventKind uint32
+
+const (
+	ikepulseEventKindEVENT_DRIFT    ikepulseEventKind = 1
+	ikepulseEventKindEVENT_STRANGER ikepulseEventKind = 2
+)
+
+type ikepulseFollowKey struct {
+	_        structs.HostLayout
+	Local    [16]uint8
+	Spi      uint32
+	Protocol uint32
 }
 
 type ikepulseHotEntry struct {
@@ -54,7 +107,7 @@ const (
 type ikepulseLayout uint32
 
 const (
-	ikepulseLayoutLAYOUT_VERSION ikepulseLayout = 1
+	ikepulseLayoutLAYOUT_VERSION ikepulseLayout = 2
 )
 
 type ikepulseLocalKey struct {
@@ -76,6 +129,10 @@ type ikepulseMeta struct {
 	AnswerBudget       uint32
 	NattPort           uint32
 	AccountEveryPacket uint32
+	PassEvery          uint32
+	Foreign            uint32
+	DriftInterval      uint32
+	StrangerBudget     uint32
 }
 
 type ikepulsePeerEntry struct {
@@ -107,38 +164,53 @@ type ikepulseReason uint32
 const (
 	ikepulseReasonREASON_UNDECIDED             ikepulseReason = 0
 	ikepulseReasonREASON_TRUNCATED             ikepulseReason = 1
-	ikepulseReasonREASON_NOT_IP                ikepulseReason = 2
-	ikepulseReasonREASON_VLAN                  ikepulseReason = 3
-	ikepulseReasonREASON_IPV6                  ikepulseReason = 4
+	ikepulseReasonREASON_SPLIT                 ikepulseReason = 2
+	ikepulseReasonREASON_NOT_IP                ikepulseReason = 3
+	ikepulseReasonREASON_VLAN_DEEP             ikepulseReason = 4
 	ikepulseReasonREASON_IP_MALFORMED          ikepulseReason = 5
-	ikepulseReasonREASON_IP_OPTIONS            ikepulseReason = 6
-	ikepulseReasonREASON_FRAG_FIRST            ikepulseReason = 7
-	ikepulseReasonREASON_FRAG_LATER            ikepulseReason = 8
-	ikepulseReasonREASON_AH                    ikepulseReason = 9
+	ikepulseReasonREASON_IP_LENGTH             ikepulseReason = 6
+	ikepulseReasonREASON_EXTENSIONS            ikepulseReason = 7
+	ikepulseReasonREASON_ROUTED                ikepulseReason = 8
+	ikepulseReasonREASON_FRAG_LATER            ikepulseReason = 9
 	ikepulseReasonREASON_NOT_IPSEC             ikepulseReason = 10
 	ikepulseReasonREASON_UDP_LENGTH            ikepulseReason = 11
 	ikepulseReasonREASON_UDP_OTHER             ikepulseReason = 12
-	ikepulseReasonREASON_NATT_SHORT            ikepulseReason = 13
-	ikepulseReasonREASON_ESP_SHORT             ikepulseReason = 14
-	ikepulseReasonREASON_GROUP_MAC             ikepulseReason = 15
-	ikepulseReasonREASON_NOT_LOCAL             ikepulseReason = 16
-	ikepulseReasonREASON_IKE_500               ikepulseReason = 17
-	ikepulseReasonREASON_IKE_NATT              ikepulseReason = 18
-	ikepulseReasonREASON_ESP_UDP_KNOWN         ikepulseReason = 19
-	ikepulseReasonREASON_ESP_UDP_MOVED         ikepulseReason = 20
-	ikepulseReasonREASON_ESP_UDP_UNKNOWN       ikepulseReason = 21
-	ikepulseReasonREASON_ESP_KNOWN             ikepulseReason = 22
-	ikepulseReasonREASON_ESP_MOVED             ikepulseReason = 23
-	ikepulseReasonREASON_ESP_UNKNOWN           ikepulseReason = 24
-	ikepulseReasonREASON_KEEPALIVE_ANSWERED    ikepulseReason = 25
-	ikepulseReasonREASON_KEEPALIVE_ABSORBED    ikepulseReason = 26
-	ikepulseReasonREASON_KEEPALIVE_NOT_NATTED  ikepulseReason = 27
-	ikepulseReasonREASON_KEEPALIVE_LIMITED     ikepulseReason = 28
-	ikepulseReasonREASON_KEEPALIVE_OVER_BUDGET ikepulseReason = 29
-	ikepulseReasonREASON_KEEPALIVE_PASSED      ikepulseReason = 30
-	ikepulseReasonREASON_STRANGER_DROPPED      ikepulseReason = 31
-	ikepulseReasonREASON_STRANGER_PASSED       ikepulseReason = 32
-	ikepulseReasonREASON_COUNT                 ikepulseReason = 33
+	ikepulseReasonREASON_FROM_500              ikepulseReason = 13
+	ikepulseReasonREASON_FROM_NATT             ikepulseReason = 14
+	ikepulseReasonREASON_FRAG_FROM_IKE         ikepulseReason = 15
+	ikepulseReasonREASON_NATT_SHORT            ikepulseReason = 16
+	ikepulseReasonREASON_FRAG_NATT_SHORT       ikepulseReason = 17
+	ikepulseReasonREASON_ESP_SHORT             ikepulseReason = 18
+	ikepulseReasonREASON_AH_SHORT              ikepulseReason = 19
+	ikepulseReasonREASON_GROUP_MAC             ikepulseReason = 20
+	ikepulseReasonREASON_ODD_KEEPALIVE         ikepulseReason = 21
+	ikepulseReasonREASON_NOT_LOCAL             ikepulseReason = 22
+	ikepulseReasonREASON_IKE_500               ikepulseReason = 23
+	ikepulseReasonREASON_IKE_LENGTH            ikepulseReason = 24
+	ikepulseReasonREASON_IKE_NATT              ikepulseReason = 25
+	ikepulseReasonREASON_FRAG_IKE_500          ikepulseReason = 26
+	ikepulseReasonREASON_FRAG_IKE_NATT         ikepulseReason = 27
+	ikepulseReasonREASON_ESP_UDP_KNOWN         ikepulseReason = 28
+	ikepulseReasonREASON_ESP_UDP_MOVED         ikepulseReason = 29
+	ikepulseReasonREASON_ESP_UDP_UNKNOWN       ikepulseReason = 30
+	ikepulseReasonREASON_FRAG_ESP_UDP_KNOWN    ikepulseReason = 31
+	ikepulseReasonREASON_FRAG_ESP_UDP_MOVED    ikepulseReason = 32
+	ikepulseReasonREASON_FRAG_ESP_UDP_UNKNOWN  ikepulseReason = 33
+	ikepulseReasonREASON_ESP_KNOWN             ikepulseReason = 34
+	ikepulseReasonREASON_ESP_MOVED             ikepulseReason = 35
+	ikepulseReasonREASON_ESP_UNKNOWN           ikepulseReason = 36
+	ikepulseReasonREASON_AH_KNOWN              ikepulseReason = 37
+	ikepulseReasonREASON_AH_MOVED              ikepulseReason = 38
+	ikepulseReasonREASON_AH_UNKNOWN            ikepulseReason = 39
+	ikepulseReasonREASON_KEEPALIVE_ANSWERED    ikepulseReason = 40
+	ikepulseReasonREASON_KEEPALIVE_ABSORBED    ikepulseReason = 41
+	ikepulseReasonREASON_KEEPALIVE_NOT_NATTED  ikepulseReason = 42
+	ikepulseReasonREASON_KEEPALIVE_LIMITED     ikepulseReason = 43
+	ikepulseReasonREASON_KEEPALIVE_OVER_BUDGET ikepulseReason = 44
+	ikepulseReasonREASON_KEEPALIVE_PASSED      ikepulseReason = 45
+	ikepulseReasonREASON_STRANGER_DROPPED      ikepulseReason = 46
+	ikepulseReasonREASON_STRANGER_PASSED       ikepulseReason = 47
+	ikepulseReasonREASON_COUNT                 ikepulseReason = 48
 )
 
 type ikepulseSaEntry struct {
@@ -172,29 +244,44 @@ type ikepulseStats struct {
 	_                   structs.HostLayout
 	Undecided           uint64
 	Truncated           uint64
+	Split               uint64
 	NotIp               uint64
-	Vlan                uint64
-	Ipv6                uint64
+	VlanDeep            uint64
 	IpMalformed         uint64
-	IpOptions           uint64
-	FragFirst           uint64
+	IpLength            uint64
+	Extensions          uint64
+	Routed              uint64
 	FragLater           uint64
-	Ah                  uint64
 	NotIpsec            uint64
 	UdpLength           uint64
 	UdpOther            uint64
+	From500             uint64
+	FromNatt            uint64
+	FragFromIke         uint64
 	NattShort           uint64
+	FragNattShort       uint64
 	EspShort            uint64
+	AhShort             uint64
 	GroupMac            uint64
+	OddKeepalive        uint64
 	NotLocal            uint64
 	Ike500              uint64
+	IkeLength           uint64
 	IkeNatt             uint64
+	FragIke500          uint64
+	FragIkeNatt         uint64
 	EspUdpKnown         uint64
 	EspUdpMoved         uint64
 	EspUdpUnknown       uint64
+	FragEspUdpKnown     uint64
+	FragEspUdpMoved     uint64
+	FragEspUdpUnknown   uint64
 	EspKnown            uint64
 	EspMoved            uint64
 	EspUnknown          uint64
+	AhKnown             uint64
+	AhMoved             uint64
+	AhUnknown           uint64
 	KeepaliveAnswered   uint64
 	KeepaliveAbsorbed   uint64
 	KeepaliveNotNatted  uint64
@@ -203,6 +290,8 @@ type ikepulseStats struct {
 	KeepalivePassed     uint64
 	StrangerDropped     uint64
 	StrangerPassed      uint64
+	Events              uint64
+	EventsLost          uint64
 }
 
 // Names of all BPF objects in the ELF.
@@ -210,6 +299,8 @@ type ikepulseStats struct {
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
 	ikepulseMapIkepulseBudget     = "ikepulse_budget"
+	ikepulseMapIkepulseEvents     = "ikepulse_events"
+	ikepulseMapIkepulseFollow     = "ikepulse_follow"
 	ikepulseMapIkepulseHot        = "ikepulse_hot"
 	ikepulseMapIkepulseLocals     = "ikepulse_locals"
 	ikepulseMapIkepulseMeta       = "ikepulse_meta"
@@ -217,14 +308,21 @@ const (
 	ikepulseMapIkepulseSas        = "ikepulse_sas"
 	ikepulseMapIkepulseStats      = "ikepulse_stats"
 	ikepulseProgIkepulseClock     = "ikepulse_clock"
+	ikepulseProgIkepulseLspeer    = "ikepulse_lspeer"
+	ikepulseProgIkepulseLssas     = "ikepulse_lssas"
+	ikepulseProgIkepulseLsstat    = "ikepulse_lsstat"
 	ikepulseProgIkepulseXdp       = "ikepulse_xdp"
 	ikepulseVarAccountEveryPacket = "account_every_packet"
 	ikepulseVarAnswerBudget       = "answer_budget"
 	ikepulseVarAnswerInterval     = "answer_interval"
 	ikepulseVarConstants          = "constants"
+	ikepulseVarDriftInterval      = "drift_interval"
+	ikepulseVarForeign            = "foreign"
 	ikepulseVarKeepaliveMode      = "keepalive_mode"
 	ikepulseVarNattPort           = "natt_port"
+	ikepulseVarPassEvery          = "pass_every"
 	ikepulseVarSlotMask           = "slot_mask"
+	ikepulseVarStrangerBudget     = "stranger_budget"
 	ikepulseVarStrangerPass       = "stranger_pass"
 	ikepulseVarTickShift          = "tick_shift"
 	ikepulseVarVerdicts           = "verdicts"
@@ -272,8 +370,11 @@ type ikepulseSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type ikepulseProgramSpecs struct {
-	IkepulseClock *ebpf.ProgramSpec `ebpf:"ikepulse_clock"`
-	IkepulseXdp   *ebpf.ProgramSpec `ebpf:"ikepulse_xdp"`
+	IkepulseClock  *ebpf.ProgramSpec `ebpf:"ikepulse_clock"`
+	IkepulseLspeer *ebpf.ProgramSpec `ebpf:"ikepulse_lspeer"`
+	IkepulseLssas  *ebpf.ProgramSpec `ebpf:"ikepulse_lssas"`
+	IkepulseLsstat *ebpf.ProgramSpec `ebpf:"ikepulse_lsstat"`
+	IkepulseXdp    *ebpf.ProgramSpec `ebpf:"ikepulse_xdp"`
 }
 
 // ikepulseMapSpecs contains maps before they are loaded into the kernel.
@@ -281,6 +382,8 @@ type ikepulseProgramSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type ikepulseMapSpecs struct {
 	IkepulseBudget *ebpf.MapSpec `ebpf:"ikepulse_budget"`
+	IkepulseEvents *ebpf.MapSpec `ebpf:"ikepulse_events"`
+	IkepulseFollow *ebpf.MapSpec `ebpf:"ikepulse_follow"`
 	IkepulseHot    *ebpf.MapSpec `ebpf:"ikepulse_hot"`
 	IkepulseLocals *ebpf.MapSpec `ebpf:"ikepulse_locals"`
 	IkepulseMeta   *ebpf.MapSpec `ebpf:"ikepulse_meta"`
@@ -297,9 +400,13 @@ type ikepulseVariableSpecs struct {
 	AnswerBudget       *ebpf.VariableSpec `ebpf:"answer_budget"`
 	AnswerInterval     *ebpf.VariableSpec `ebpf:"answer_interval"`
 	Constants          *ebpf.VariableSpec `ebpf:"constants"`
+	DriftInterval      *ebpf.VariableSpec `ebpf:"drift_interval"`
+	Foreign            *ebpf.VariableSpec `ebpf:"foreign"`
 	KeepaliveMode      *ebpf.VariableSpec `ebpf:"keepalive_mode"`
 	NattPort           *ebpf.VariableSpec `ebpf:"natt_port"`
+	PassEvery          *ebpf.VariableSpec `ebpf:"pass_every"`
 	SlotMask           *ebpf.VariableSpec `ebpf:"slot_mask"`
+	StrangerBudget     *ebpf.VariableSpec `ebpf:"stranger_budget"`
 	StrangerPass       *ebpf.VariableSpec `ebpf:"stranger_pass"`
 	TickShift          *ebpf.VariableSpec `ebpf:"tick_shift"`
 	Verdicts           *ebpf.VariableSpec `ebpf:"verdicts"`
@@ -326,6 +433,8 @@ func (o *ikepulseObjects) Close() error {
 // It can be passed to loadIkepulseObjects or ebpf.CollectionSpec.LoadAndAssign.
 type ikepulseMaps struct {
 	IkepulseBudget *ebpf.Map `ebpf:"ikepulse_budget"`
+	IkepulseEvents *ebpf.Map `ebpf:"ikepulse_events"`
+	IkepulseFollow *ebpf.Map `ebpf:"ikepulse_follow"`
 	IkepulseHot    *ebpf.Map `ebpf:"ikepulse_hot"`
 	IkepulseLocals *ebpf.Map `ebpf:"ikepulse_locals"`
 	IkepulseMeta   *ebpf.Map `ebpf:"ikepulse_meta"`
@@ -337,6 +446,8 @@ type ikepulseMaps struct {
 func (m *ikepulseMaps) Close() error {
 	return _IkepulseClose(
 		m.IkepulseBudget,
+		m.IkepulseEvents,
+		m.IkepulseFollow,
 		m.IkepulseHot,
 		m.IkepulseLocals,
 		m.IkepulseMeta,
@@ -354,9 +465,13 @@ type ikepulseVariables struct {
 	AnswerBudget       *ebpf.Variable `ebpf:"answer_budget"`
 	AnswerInterval     *ebpf.Variable `ebpf:"answer_interval"`
 	Constants          *ebpf.Variable `ebpf:"constants"`
+	DriftInterval      *ebpf.Variable `ebpf:"drift_interval"`
+	Foreign            *ebpf.Variable `ebpf:"foreign"`
 	KeepaliveMode      *ebpf.Variable `ebpf:"keepalive_mode"`
 	NattPort           *ebpf.Variable `ebpf:"natt_port"`
+	PassEvery          *ebpf.Variable `ebpf:"pass_every"`
 	SlotMask           *ebpf.Variable `ebpf:"slot_mask"`
+	StrangerBudget     *ebpf.Variable `ebpf:"stranger_budget"`
 	StrangerPass       *ebpf.Variable `ebpf:"stranger_pass"`
 	TickShift          *ebpf.Variable `ebpf:"tick_shift"`
 	Verdicts           *ebpf.Variable `ebpf:"verdicts"`
@@ -366,13 +481,19 @@ type ikepulseVariables struct {
 //
 // It can be passed to loadIkepulseObjects or ebpf.CollectionSpec.LoadAndAssign.
 type ikepulsePrograms struct {
-	IkepulseClock *ebpf.Program `ebpf:"ikepulse_clock"`
-	IkepulseXdp   *ebpf.Program `ebpf:"ikepulse_xdp"`
+	IkepulseClock  *ebpf.Program `ebpf:"ikepulse_clock"`
+	IkepulseLspeer *ebpf.Program `ebpf:"ikepulse_lspeer"`
+	IkepulseLssas  *ebpf.Program `ebpf:"ikepulse_lssas"`
+	IkepulseLsstat *ebpf.Program `ebpf:"ikepulse_lsstat"`
+	IkepulseXdp    *ebpf.Program `ebpf:"ikepulse_xdp"`
 }
 
 func (p *ikepulsePrograms) Close() error {
 	return _IkepulseClose(
 		p.IkepulseClock,
+		p.IkepulseLspeer,
+		p.IkepulseLssas,
+		p.IkepulseLsstat,
 		p.IkepulseXdp,
 	)
 }

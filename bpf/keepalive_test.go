@@ -105,10 +105,13 @@ func TestStrangers(t *testing.T) {
 			known := func(changes ...func(*settings)) *rig {
 				return load(t, changes...).local(stranger).peer(keepalive(), PeerEntry{Owners: 1, Flags: PeerNATted})
 			}
-			known().expect(stranger, ReasonStrangerDropped)
-			known(func(s *settings) { s.StrangerPass = 1 }).expect(stranger, ReasonStrangerPassed)
+			r := known()
+			r.expect(stranger, ReasonStrangerDropped, r.strange(stranger))
+			r = known(func(s *settings) { s.StrangerPass = 1 })
+			r.expect(stranger, ReasonStrangerPassed, r.strange(stranger))
 			// Modes speak of registered tuples only.
-			known(func(s *settings) { s.KeepaliveMode = KeepalivePass }).expect(stranger, ReasonStrangerDropped)
+			r = known(func(s *settings) { s.KeepaliveMode = KeepalivePass })
+			r.expect(stranger, ReasonStrangerDropped, r.strange(stranger))
 		})
 	}
 }
@@ -200,12 +203,12 @@ func TestBudget(t *testing.T) {
 			r := load(t, func(s *settings) { s.now, s.AnswerBudget = row.now, row.budget })
 			f := keepalive()
 			r.local(f).peer(f, PeerEntry{Owners: 1, Flags: PeerNATted})
-			r.put(r.IkepulseBudget, uint32(0), row.before)
+			r.put(r.IkepulseBudget, BudgetAnswers, row.before)
 			change := r.keptAlive(f)
 			if row.want == ReasonKeepaliveAnswered {
 				change = r.answered(f)
 			}
-			r.expect(f, row.want, change, func(s *state) { s.Budget = row.after })
+			r.expect(f, row.want, change, func(s *state) { s.Budget[BudgetAnswers] = row.after })
 		})
 	}
 }
@@ -243,7 +246,7 @@ func TestThousandKeepalivesOneAnswer(t *testing.T) {
 	}
 	want.Counters["keepalive_answered"] = 1
 	want.Counters["keepalive_limited"] = 999
-	want.Budget = Budget{Count: 1, Tick: r.now}
+	want.Budget[BudgetAnswers] = Budget{Count: 1, Tick: r.now}
 	want.Peers[f.tuple()] = PeerEntry{
 		Owners: 1, Flags: PeerNATted, KeepaliveTick: r.now, AnswerTick: r.now, Keepalives: 1000, Answers: 1,
 	}

@@ -3,7 +3,6 @@
 #ifndef IKEPULSE_LOOKUP_H
 #define IKEPULSE_LOOKUP_H
 
-#include <stdbool.h>
 #include "config.h"
 #include "hash.h"
 #include "maps.h"
@@ -20,12 +19,37 @@ static __always_inline void map_ipv4(__u8 *address, __be32 ipv4)
 	words[3] = ipv4;
 }
 
+static __always_inline void get_local(const struct packet *p, __u8 *address)
+{
+	if (p->ipv6)
+		__builtin_memcpy(address, &p->ip6->daddr, sizeof(p->ip6->daddr));
+	else
+		map_ipv4(address, p->ip->daddr);
+}
+
+static __always_inline void get_peer(const struct packet *p, __u8 *address)
+{
+	if (p->ipv6)
+		__builtin_memcpy(address, &p->ip6->saddr, sizeof(p->ip6->saddr));
+	else
+		map_ipv4(address, p->ip->saddr);
+}
+
+/* Ports are 0 without UDP. */
+static __always_inline void get_tuple(const struct packet *p, struct peer_key *tuple)
+{
+	get_local(p, tuple->local);
+	get_peer(p, tuple->peer);
+	tuple->local_port = p->in_udp ? bpf_ntohs(p->udp->dest) : 0;
+	tuple->peer_port = p->in_udp ? bpf_ntohs(p->udp->source) : 0;
+}
+
 /* A hash lookup: for what is rare, or would be dropped, or raises an alarm. */
 static __always_inline bool to_us(const struct packet *p)
 {
 	struct local_key key;
 
-	map_ipv4(key.address, p->ip->daddr);
+	get_local(p, key.address);
 	return bpf_map_lookup_elem(&ikepulse_locals, &key);
 }
 
@@ -34,43 +58,62 @@ static __always_inline struct peer_entry *find_peer(const struct packet *p)
 {
 	struct peer_key key;
 
-	map_ipv4(key.local, p->ip->daddr);
-	map_ipv4(key.peer, p->ip->saddr);
-	key.local_port = bpf_ntohs(p->udp->dest);
-	key.peer_port = bpf_ntohs(p->udp->source);
+	get_tuple(p, &key);
 	return bpf_map_lookup_elem(&ikepulse_peers, &key);
+}
+
+/* Another daemon chose the SPI, so only a hash knows where its entry is. */
+static __always_inline bool find_followed(const struct packet *p, __u32 spi, __u32 *slot)
+{
+	struct follow_key key = {.spi = spi, .protocol = p->protocol == IPPROTO_AH ? IPPROTO_AH : IPPROTO_ESP};
+	__u32 *found;
+
+	get_local(p, key.local);
+	found = bpf_map_lookup_elem(&ikepulse_follow, &key);
+	if (!found)
+		return false;
+	*slot = *found;
+	return true;
+}
+
+static __always_inline bool find_slot(const struct packet *p, __u32 spi, __u32 *slot)
+{
+	if (foreign)
+		return find_followed(p, spi, slot);
+	*slot = spi & SLOT_FIELD;
+	return *slot <= slot_mask;
 }
 
 /*
  * One dependent cache line, no hash. A free slot holds SPI 0, which no sender
  * may use (RFC 4303 section 2.1) but anyone can.
  */
-static __always_inline struct hot_entry *find_hot(__u32 spi)
+static __always_inline struct hot_entry *find_hot(const struct packet *p, __u32 spi, __u32 *slot)
 {
-	__u32 slot = spi & SLOT_FIELD;
 	struct hot_entry *hot;
 
-	if (!spi || slot > slot_mask)
+	if (!spi || !find_slot(p, spi, slot))
 		return NULL;
-	hot = bpf_map_lookup_elem(&ikepulse_hot, &slot);
+	hot = bpf_map_lookup_elem(&ikepulse_hot, slot);
 	if (!hot || hot->spi != spi)
 		return NULL;
 	return hot;
 }
 
-static __always_inline struct sa_entry *find_sa(__u32 spi)
+static __always_inline struct sa_entry *find_sa(__u32 slot)
 {
-	__u32 slot = spi & SLOT_FIELD;
-
 	return bpf_map_lookup_elem(&ikepulse_sas, &slot);
 }
 
-/* Ports are 0 for bare ESP, in the tuple as in the hash. */
 static __always_inline __u32 packet_tuple_hash(const struct packet *p)
 {
-	if (!p->udp)
-		return tuple_hash_ipv4(p->ip->daddr, p->ip->saddr, 0, 0);
-	return tuple_hash_ipv4(p->ip->daddr, p->ip->saddr, bpf_ntohs(p->udp->dest), bpf_ntohs(p->udp->source));
+	__u32 ports = 0;
+
+	if (p->in_udp)
+		ports = (__u32)bpf_ntohs(p->udp->dest) << 16 | bpf_ntohs(p->udp->source);
+	if (p->ipv6)
+		return tuple_hash_ipv6(p->ip6->daddr.in6_u.u6_addr32, p->ip6->saddr.in6_u.u6_addr32, ports);
+	return tuple_hash_ipv4(p->ip->daddr, p->ip->saddr, ports);
 }
 
 #endif

@@ -54,6 +54,19 @@ struct {
 } ikepulse_peers SEC(".maps");
 
 /*
+ * Key: follow_key; the address in network order, the rest in host order.
+ * Value: slot in hot and sas, host order.
+ * Writers: the daemon, beside another one only; XDP none.
+ * Size: as hot when it follows, else 1.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 2 * DEFAULT_SAS);
+	__type(key, struct follow_key);
+	__type(value, __u32);
+} ikepulse_follow SEC(".maps");
+
+/*
  * Key: local_key, network order.
  * Value: flags, host order; none yet, 0.
  * Writers: the daemon, or attach without one; XDP none.
@@ -80,17 +93,28 @@ struct {
 } ikepulse_stats SEC(".maps");
 
 /*
- * Key: 0.
- * Value: budget, answers in the newest tick that had one, host order.
+ * Key: enum budget_index.
+ * Value: budget, how many in the newest tick that had one, host order.
  * Writers: XDP only, atomically: the limit holds over all CPUs.
- * Size: one.
+ * Size: one a limit.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, 1);
+	__uint(max_entries, BUDGET_COUNT);
 	__type(key, __u32);
 	__type(value, struct budget);
 } ikepulse_budget SEC(".maps");
+
+/*
+ * Key: none, it is a ring.
+ * Value: event; addresses in network order, the rest in host order.
+ * Writers: XDP, which never waits: full means lost and counted.
+ * Size: all of 10,000 peers behind a NAT that restarts; a power of two.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 1 << 20);
+} ikepulse_events SEC(".maps");
 
 /*
  * Key: 0.

@@ -6,10 +6,12 @@
 #ifndef IKEPULSE_PACKET_H
 #define IKEPULSE_PACKET_H
 
+#include <stdbool.h>
 #include <linux/bpf.h>
 #include <linux/if_ether.h>
 #include <linux/in.h>
 #include <linux/ip.h>
+#include <linux/ipv6.h>
 #include <linux/udp.h>
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_endian.h>
@@ -17,31 +19,52 @@
 
 #define GO_ON REASON_UNDECIDED
 
-/* RFC 4303 section 2: what every ESP packet begins with. */
-struct esp_header {
+/* RFC 4303 section 2: what every ESP packet begins with; AH has the same. */
+struct sa_header {
 	__be32 spi;
 	__be32 seq;
 };
 
+/* RFC 4302 section 2, up to the ICV. */
+struct ah_header {
+	__u8 next;
+	__u8 length;
+	__be16 reserved;
+	struct sa_header sa;
+};
+
 enum kind {
 	KIND_KEEPALIVE,
-	KIND_ESP,
-	KIND_IKE_500,
-	KIND_IKE_NATT,
+	KIND_SA, /* ESP in UDP, ESP or AH */
+	KIND_IKE,
 };
 
+/*
+ * The flags are flags, not NULL pointers: the verifier does not know that a
+ * pointer into a packet is never NULL, and would follow impossible ways.
+ */
 struct packet {
+	struct xdp_md *ctx;
 	void *next; /* the first byte not yet parsed */
-	void *end;
+	void *end;  /* of the first buffer */
 	struct ethhdr *eth;
-	struct iphdr *ip;
-	struct udphdr *udp; /* NULL for bare ESP */
-	struct esp_header *esp;
-	__u32 length; /* of what is at next, by the IP header: frames are padded */
+	union {
+		struct iphdr *ip;
+		struct ipv6hdr *ip6;
+	};
+	struct udphdr *udp;
+	struct sa_header *sa;
+	__u32 length;       /* of what is at next, by the IP header: frames are padded */
+	__u8 protocol;      /* UDP, ESP or AH */
+	bool ipv6;          /* ip6 counts, not ip */
+	bool plain;         /* neither IP options nor extension headers */
+	bool first;         /* first of several fragments: the UDP length says more than length */
+	bool in_udp;        /* udp is set */
 	enum kind kind;
+	enum reason reason; /* IKE: why it passes; SA: the KNOWN of its three */
 };
 
-/* Steps over size bytes; NULL if the frame has fewer. */
+/* Steps over size bytes; NULL if the first buffer has fewer. */
 static __always_inline void *take(struct packet *p, __u32 size)
 {
 	void *at = p->next;

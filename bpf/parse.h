@@ -3,98 +3,60 @@
 #ifndef IKEPULSE_PARSE_H
 #define IKEPULSE_PARSE_H
 
+#include "ipv4.h"
+#include "ipv6.h"
 #include "packet.h"
 
-#define IP_MORE_FRAGMENTS 0x2000 /* RFC 791 section 3.1 */
-#define IP_FRAGMENT_OFFSET 0x1fff
-#define IP_WORDS_WITHOUT_OPTIONS 5
+/* IEEE 802.1Q section 9.6, without the EtherType in front, which was taken. */
+struct vlan_tag {
+	__be16 control;
+	__be16 type; /* of what follows */
+};
 
-static __always_inline enum reason parse_ethernet(struct packet *p)
+#define VLAN_TAGS 2 /* a customer's in a provider's */
+
+static __always_inline bool is_vlan(__be16 type)
+{
+	return type == bpf_htons(ETH_P_8021Q) || type == bpf_htons(ETH_P_8021AD);
+}
+
+/* The tags stay where they are: an answer leaves with those that it came with. */
+static __always_inline enum reason parse_ethernet(struct packet *p, __be16 *type)
 {
 	p->eth = take(p, sizeof(*p->eth));
 	if (!p->eth)
 		return REASON_TRUNCATED;
+	*type = p->eth->h_proto;
 
-	switch (p->eth->h_proto) {
-	case bpf_htons(ETH_P_IP):
-		return GO_ON;
-	case bpf_htons(ETH_P_IPV6):
-		return REASON_IPV6;
-	case bpf_htons(ETH_P_8021Q):
-	case bpf_htons(ETH_P_8021AD):
-		return REASON_VLAN;
+	for (int i = 0; i < VLAN_TAGS && is_vlan(*type); i++) {
+		struct vlan_tag *tag = take(p, sizeof(*tag));
+
+		if (!tag)
+			return REASON_TRUNCATED;
+		*type = tag->type;
 	}
-	return REASON_NOT_IP;
-}
-
-/* Of the IP protocols only UDP and ESP go on. */
-static __always_inline enum reason parse_protocol(__u8 protocol)
-{
-	switch (protocol) {
-	case IPPROTO_UDP:
-	case IPPROTO_ESP:
-		return GO_ON;
-	case IPPROTO_AH:
-		return REASON_AH;
-	}
-	return REASON_NOT_IPSEC;
-}
-
-/* Only whole datagrams go on: a fragment's lengths and ports prove nothing. */
-static __always_inline enum reason parse_fragment(__be16 fragment)
-{
-	if (fragment & bpf_htons(IP_FRAGMENT_OFFSET))
-		return REASON_FRAG_LATER;
-	if (fragment & bpf_htons(IP_MORE_FRAGMENTS))
-		return REASON_FRAG_FIRST;
-	return GO_ON;
-}
-
-/* The datagram must hold its own header and must have arrived whole. */
-static __always_inline enum reason parse_ipv4_length(struct packet *p)
-{
-	__u32 total = bpf_ntohs(p->ip->tot_len);
-
-	if (total < sizeof(*p->ip))
-		return REASON_IP_MALFORMED;
-	p->length = total - sizeof(*p->ip);
-	if (p->next + p->length > p->end)
-		return REASON_TRUNCATED;
-	return GO_ON;
-}
-
-static __always_inline enum reason parse_ipv4(struct packet *p)
-{
-	enum reason reason;
-
-	p->ip = take(p, sizeof(*p->ip));
-	if (!p->ip)
-		return REASON_TRUNCATED;
-	if (p->ip->version != 4 || p->ip->ihl < IP_WORDS_WITHOUT_OPTIONS)
-		return REASON_IP_MALFORMED;
-
-	reason = parse_protocol(p->ip->protocol);
-	if (reason != GO_ON)
-		return reason;
-	if (p->ip->ihl > IP_WORDS_WITHOUT_OPTIONS)
-		return REASON_IP_OPTIONS;
-	reason = parse_fragment(p->ip->frag_off);
-	if (reason != GO_ON)
-		return reason;
-	return parse_ipv4_length(p);
+	return is_vlan(*type) ? REASON_VLAN_DEEP : GO_ON;
 }
 
 static __always_inline enum reason parse(struct packet *p, struct xdp_md *ctx)
 {
 	enum reason reason;
+	__be16 type;
 
+	p->ctx = ctx;
 	p->next = (void *)(long)ctx->data;
 	p->end = (void *)(long)ctx->data_end;
 
-	reason = parse_ethernet(p);
+	reason = parse_ethernet(p, &type);
 	if (reason != GO_ON)
 		return reason;
-	return parse_ipv4(p);
+	switch (type) {
+	case bpf_htons(ETH_P_IP):
+		return parse_ipv4(p);
+	case bpf_htons(ETH_P_IPV6):
+		return parse_ipv6(p);
+	}
+	return REASON_NOT_IP;
 }
 
 #endif

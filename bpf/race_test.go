@@ -18,11 +18,17 @@ const (
 	patience = 2000
 )
 
-// meetAtBudget makes the CPUs wait for each other where the program looks up
-// the budget: both have read the last answer's tick by then, and take from the
-// budget within the same few nanoseconds. A CPU whose partner is late goes on
-// alone: that round proves nothing.
-func meetAtBudget(t testing.TB, program asm.Instructions, now uint32) asm.Instructions {
+// meetAt makes the CPUs wait for each other where the program looks up in a
+// map: what comes next they do within the same few nanoseconds. A CPU whose
+// partner is late goes on alone: that round proves nothing.
+func meetAt(name string) func(testing.TB, asm.Instructions, uint32) asm.Instructions {
+	return func(t testing.TB, program asm.Instructions, now uint32) asm.Instructions {
+		t.Helper()
+		return meeting(t, freezeClock(t, program, now), name)
+	}
+}
+
+func meeting(t testing.TB, program asm.Instructions, mapName string) asm.Instructions {
 	t.Helper()
 	arrivals, err := ebpf.NewMap(&ebpf.MapSpec{Type: ebpf.Array, KeySize: 4, ValueSize: 8, MaxEntries: 1})
 	if err != nil {
@@ -31,7 +37,6 @@ func meetAtBudget(t testing.TB, program asm.Instructions, now uint32) asm.Instru
 	t.Cleanup(func() { arrivals.Close() })
 
 	const name = "rendezvous"
-	lookup := &program[lookupOf(t, program, MapBudget)]
 	meeting := asm.Instructions{
 		asm.LoadMapValue(asm.R6, arrivals.FD(), 0).WithSymbol(name).WithSource(program[0].Source()),
 		asm.Mov.Imm(asm.R7, 1),
@@ -53,20 +58,24 @@ func meetAtBudget(t testing.TB, program asm.Instructions, now uint32) asm.Instru
 		Name: name, Linkage: btf.StaticFunc,
 		Type: &btf.FuncProto{Return: &btf.Pointer{Target: &btf.Void{}}},
 	})
-	*lookup = asm.Call.Label(name).WithSource(lookup.Source())
-	return append(freezeClock(t, program, now), meeting...)
+	for _, i := range lookupsIn(t, program, mapName) {
+		program[i] = asm.Call.Label(name).WithSource(program[i].Source())
+	}
+	return append(program, meeting...)
 }
 
-// lookupOf returns the index of the call that looks up in a map.
-func lookupOf(t testing.TB, program asm.Instructions, name string) int {
+// lookupsIn returns the indices of the calls that look up in a map.
+func lookupsIn(t testing.TB, program asm.Instructions, name string) (all []int) {
 	t.Helper()
 	for i, ins := range program {
 		if ins.Reference() == name && program[i+1].IsBuiltinCall() {
-			return i + 1
+			all = append(all, i+1)
 		}
 	}
-	t.Fatalf("no lookup in %s", name)
-	return -1
+	if len(all) == 0 {
+		t.Fatalf("no lookup in %s", name)
+	}
+	return all
 }
 
 // race runs the frames, one a thread, and returns how many were answered.
@@ -126,7 +135,7 @@ func (r *rig) newPartner() *partner {
 
 // Keepalives of one tuple on two CPUs: one is answered.
 func TestOneAnswerOnTwoCPUs(t *testing.T) {
-	r := load(t, func(s *settings) { s.clock, s.AnswerBudget = meetAtBudget, 1<<30 })
+	r := load(t, func(s *settings) { s.clock, s.AnswerBudget = meetAt(MapBudget), 1<<30 })
 	partner := r.newPartner()
 	f := keepalive()
 	in := f.build()
@@ -140,16 +149,48 @@ func TestOneAnswerOnTwoCPUs(t *testing.T) {
 
 // Keepalives of two tuples when the budget has room for one.
 func TestOneAnswerOfTheBudget(t *testing.T) {
-	r := load(t, func(s *settings) { s.clock, s.AnswerBudget = meetAtBudget, 1 })
+	r := load(t, func(s *settings) { s.clock, s.AnswerBudget = meetAt(MapBudget), 1 })
 	partner := r.newPartner()
 	here, there := fromPort(1001), fromPort(1002)
 	for round := range rounds {
 		r.peer(here, PeerEntry{Flags: PeerNATted})
 		r.peer(there, PeerEntry{Flags: PeerNATted})
 		// Sometimes the tick has begun, sometimes this race begins it.
-		r.put(r.IkepulseBudget, uint32(0), Budget{Tick: r.now - uint32(round%2)})
+		r.put(r.IkepulseBudget, BudgetAnswers, Budget{Tick: r.now - uint32(round%2)})
 		if n := r.race(partner, here.build(), there.build()); n != 1 {
 			t.Fatalf("round %d: %d answers of a budget of one", round, n)
+		}
+	}
+}
+
+// Strangers on two CPUs when the budget has room for one.
+func TestOneStrangerOfTheBudget(t *testing.T) {
+	r := load(t, func(s *settings) { s.clock, s.StrangerBudget = meetAt(MapBudget), 1 })
+	partner := r.newPartner()
+	here, there := fromPort(1001), fromPort(1002)
+	r.local(here)
+	for round := range rounds {
+		r.put(r.IkepulseBudget, BudgetStrangers, Budget{Tick: r.now - uint32(round%2)})
+		r.race(partner, here.build(), there.build())
+		if events := r.drain(); len(events) != 1 {
+			t.Fatalf("round %d: %d events of a budget of one", round, len(events))
+		}
+	}
+}
+
+// Packets of one SA from two new tuples, on two CPUs: one is reported.
+func TestOneDriftOnTwoCPUs(t *testing.T) {
+	r := load(t, func(s *settings) { s.clock = meetAt(MapSAs) })
+	partner := r.newPartner()
+	known, here, there := espInUDP(knownSPI, 1), espInUDP(knownSPI, 2), espInUDP(knownSPI, 3)
+	here.src, there.src = fromPort(1001).src, fromPort(1002).src
+	tuple := known.tuple()
+	r.local(known)
+	for round := range rounds {
+		r.sa(knownSPI, tuple, tuple.Hash())
+		r.race(partner, here.build(), there.build())
+		if events := r.drain(); len(events) != 1 {
+			t.Fatalf("round %d: %d events of one SA in one interval", round, len(events))
 		}
 	}
 }

@@ -13,29 +13,44 @@ type Reason uint32
 const (
 	ReasonUndecided           = Reason(ikepulseReasonREASON_UNDECIDED)
 	ReasonTruncated           = Reason(ikepulseReasonREASON_TRUNCATED)
+	ReasonSplit               = Reason(ikepulseReasonREASON_SPLIT)
 	ReasonNotIP               = Reason(ikepulseReasonREASON_NOT_IP)
-	ReasonVLAN                = Reason(ikepulseReasonREASON_VLAN)
-	ReasonIPv6                = Reason(ikepulseReasonREASON_IPV6)
+	ReasonVLANDeep            = Reason(ikepulseReasonREASON_VLAN_DEEP)
 	ReasonIPMalformed         = Reason(ikepulseReasonREASON_IP_MALFORMED)
-	ReasonIPOptions           = Reason(ikepulseReasonREASON_IP_OPTIONS)
-	ReasonFragFirst           = Reason(ikepulseReasonREASON_FRAG_FIRST)
+	ReasonIPLength            = Reason(ikepulseReasonREASON_IP_LENGTH)
+	ReasonExtensions          = Reason(ikepulseReasonREASON_EXTENSIONS)
+	ReasonRouted              = Reason(ikepulseReasonREASON_ROUTED)
 	ReasonFragLater           = Reason(ikepulseReasonREASON_FRAG_LATER)
-	ReasonAH                  = Reason(ikepulseReasonREASON_AH)
 	ReasonNotIPsec            = Reason(ikepulseReasonREASON_NOT_IPSEC)
 	ReasonUDPLength           = Reason(ikepulseReasonREASON_UDP_LENGTH)
 	ReasonUDPOther            = Reason(ikepulseReasonREASON_UDP_OTHER)
+	ReasonFrom500             = Reason(ikepulseReasonREASON_FROM_500)
+	ReasonFromNATT            = Reason(ikepulseReasonREASON_FROM_NATT)
+	ReasonFragFromIKE         = Reason(ikepulseReasonREASON_FRAG_FROM_IKE)
 	ReasonNATTShort           = Reason(ikepulseReasonREASON_NATT_SHORT)
+	ReasonFragNATTShort       = Reason(ikepulseReasonREASON_FRAG_NATT_SHORT)
 	ReasonESPShort            = Reason(ikepulseReasonREASON_ESP_SHORT)
+	ReasonAHShort             = Reason(ikepulseReasonREASON_AH_SHORT)
 	ReasonGroupMAC            = Reason(ikepulseReasonREASON_GROUP_MAC)
+	ReasonOddKeepalive        = Reason(ikepulseReasonREASON_ODD_KEEPALIVE)
 	ReasonNotLocal            = Reason(ikepulseReasonREASON_NOT_LOCAL)
 	ReasonIKE500              = Reason(ikepulseReasonREASON_IKE_500)
+	ReasonIKELength           = Reason(ikepulseReasonREASON_IKE_LENGTH)
 	ReasonIKENATT             = Reason(ikepulseReasonREASON_IKE_NATT)
+	ReasonFragIKE500          = Reason(ikepulseReasonREASON_FRAG_IKE_500)
+	ReasonFragIKENATT         = Reason(ikepulseReasonREASON_FRAG_IKE_NATT)
 	ReasonESPUDPKnown         = Reason(ikepulseReasonREASON_ESP_UDP_KNOWN)
 	ReasonESPUDPMoved         = Reason(ikepulseReasonREASON_ESP_UDP_MOVED)
 	ReasonESPUDPUnknown       = Reason(ikepulseReasonREASON_ESP_UDP_UNKNOWN)
+	ReasonFragESPUDPKnown     = Reason(ikepulseReasonREASON_FRAG_ESP_UDP_KNOWN)
+	ReasonFragESPUDPMoved     = Reason(ikepulseReasonREASON_FRAG_ESP_UDP_MOVED)
+	ReasonFragESPUDPUnknown   = Reason(ikepulseReasonREASON_FRAG_ESP_UDP_UNKNOWN)
 	ReasonESPKnown            = Reason(ikepulseReasonREASON_ESP_KNOWN)
 	ReasonESPMoved            = Reason(ikepulseReasonREASON_ESP_MOVED)
 	ReasonESPUnknown          = Reason(ikepulseReasonREASON_ESP_UNKNOWN)
+	ReasonAHKnown             = Reason(ikepulseReasonREASON_AH_KNOWN)
+	ReasonAHMoved             = Reason(ikepulseReasonREASON_AH_MOVED)
+	ReasonAHUnknown           = Reason(ikepulseReasonREASON_AH_UNKNOWN)
 	ReasonKeepaliveAnswered   = Reason(ikepulseReasonREASON_KEEPALIVE_ANSWERED)
 	ReasonKeepaliveAbsorbed   = Reason(ikepulseReasonREASON_KEEPALIVE_ABSORBED)
 	ReasonKeepaliveNotNATted  = Reason(ikepulseReasonREASON_KEEPALIVE_NOT_NATTED)
@@ -57,29 +72,44 @@ var reasons = [ReasonCount]struct {
 }{
 	ReasonUndecided:           {"undecided", VerdictPass},
 	ReasonTruncated:           {"truncated", VerdictPass},
+	ReasonSplit:               {"split", VerdictPass},
 	ReasonNotIP:               {"not_ip", VerdictPass},
-	ReasonVLAN:                {"vlan", VerdictPass},
-	ReasonIPv6:                {"ipv6", VerdictPass},
+	ReasonVLANDeep:            {"vlan_deep", VerdictPass},
 	ReasonIPMalformed:         {"ip_malformed", VerdictPass},
-	ReasonIPOptions:           {"ip_options", VerdictPass},
-	ReasonFragFirst:           {"frag_first", VerdictPass},
+	ReasonIPLength:            {"ip_length", VerdictPass},
+	ReasonExtensions:          {"extensions", VerdictPass},
+	ReasonRouted:              {"routed", VerdictPass},
 	ReasonFragLater:           {"frag_later", VerdictPass},
-	ReasonAH:                  {"ah", VerdictPass},
 	ReasonNotIPsec:            {"not_ipsec", VerdictPass},
 	ReasonUDPLength:           {"udp_length", VerdictPass},
 	ReasonUDPOther:            {"udp_other", VerdictPass},
+	ReasonFrom500:             {"from_500", VerdictPass},
+	ReasonFromNATT:            {"from_natt", VerdictPass},
+	ReasonFragFromIKE:         {"frag_from_ike", VerdictPass},
 	ReasonNATTShort:           {"natt_short", VerdictPass},
+	ReasonFragNATTShort:       {"frag_natt_short", VerdictPass},
 	ReasonESPShort:            {"esp_short", VerdictPass},
+	ReasonAHShort:             {"ah_short", VerdictPass},
 	ReasonGroupMAC:            {"group_mac", VerdictPass},
+	ReasonOddKeepalive:        {"odd_keepalive", VerdictPass},
 	ReasonNotLocal:            {"not_local", VerdictPass},
 	ReasonIKE500:              {"ike_500", VerdictPass},
+	ReasonIKELength:           {"ike_length", VerdictPass},
 	ReasonIKENATT:             {"ike_natt", VerdictPass},
+	ReasonFragIKE500:          {"frag_ike_500", VerdictPass},
+	ReasonFragIKENATT:         {"frag_ike_natt", VerdictPass},
 	ReasonESPUDPKnown:         {"esp_udp_known", VerdictPass},
 	ReasonESPUDPMoved:         {"esp_udp_moved", VerdictPass},
 	ReasonESPUDPUnknown:       {"esp_udp_unknown", VerdictPass},
+	ReasonFragESPUDPKnown:     {"frag_esp_udp_known", VerdictPass},
+	ReasonFragESPUDPMoved:     {"frag_esp_udp_moved", VerdictPass},
+	ReasonFragESPUDPUnknown:   {"frag_esp_udp_unknown", VerdictPass},
 	ReasonESPKnown:            {"esp_known", VerdictPass},
 	ReasonESPMoved:            {"esp_moved", VerdictPass},
 	ReasonESPUnknown:          {"esp_unknown", VerdictPass},
+	ReasonAHKnown:             {"ah_known", VerdictPass},
+	ReasonAHMoved:             {"ah_moved", VerdictPass},
+	ReasonAHUnknown:           {"ah_unknown", VerdictPass},
 	ReasonKeepaliveAnswered:   {"keepalive_answered", VerdictTX},
 	ReasonKeepaliveAbsorbed:   {"keepalive_absorbed", VerdictDrop},
 	ReasonKeepaliveNotNATted:  {"keepalive_not_natted", VerdictDrop},

@@ -2,31 +2,19 @@
 /*
  * Stage 5: turn the frame round, in place. From here on the frame is mangled:
  * a step that can fail must end in ABORTED, never in PASS. None here can; all
- * that is written was bounds-checked by the stages before.
+ * that is written was bounds-checked by the stages before. Only a plain
+ * datagram gets here: there is nothing between the IP and the UDP header.
  */
 #ifndef IKEPULSE_REPLY_H
 #define IKEPULSE_REPLY_H
 
+#include "checksum.h"
 #include "packet.h"
 
 #define REPLY_TTL 64          /* RFC 1700: the recommended default */
 #define IP_DONT_FRAGMENT 0x4000
-#define IPV4_HEADER_WORDS 10  /* of 16 bits, without options */
 
-/* RFC 1071, over the whole header: nothing of the sender's sum is kept. */
-static __always_inline __sum16 ipv4_checksum(struct iphdr *ip)
-{
-	__u16 *words = (__u16 *)ip;
-	__u32 sum = 0;
-
-	ip->check = 0;
-	for (int i = 0; i < IPV4_HEADER_WORDS; i++)
-		sum += words[i];
-	sum = (sum & 0xffff) + (sum >> 16);
-	sum += sum >> 16;
-	return (__sum16)~sum;
-}
-
+/* VLAN tags stay: the answer goes back the way it came. */
 static __always_inline void turn_ethernet(struct ethhdr *eth)
 {
 	__u8 sender[ETH_ALEN];
@@ -50,24 +38,42 @@ static __always_inline void turn_ipv4(struct iphdr *ip)
 	ip->check = ipv4_checksum(ip);
 }
 
-/*
- * RFC 3948 section 2.3: the checksum SHOULD be 0 over IPv4. The one received
- * may be half a sum that a veth or virtio sender left to its hardware.
- */
-static __always_inline void turn_udp(struct udphdr *udp)
+/* RFC 6437 section 3: the label was the sender's, for his direction. */
+static __always_inline void turn_ipv6(struct ipv6hdr *ip)
+{
+	struct in6_addr sender = ip->saddr;
+
+	ip->saddr = ip->daddr;
+	ip->daddr = sender;
+	ip->priority = 0;
+	__builtin_memset(ip->flow_lbl, 0, sizeof(ip->flow_lbl));
+	ip->hop_limit = REPLY_TTL;
+}
+
+static __always_inline void turn_ports(struct udphdr *udp)
 {
 	__be16 sender = udp->source;
 
 	udp->source = udp->dest;
 	udp->dest = sender;
-	udp->check = 0;
 }
 
-static __always_inline enum reason reply_ipv4(const struct packet *p)
+/*
+ * The checksum received may be half a sum that a veth or virtio sender left to
+ * its hardware. RFC 3948 section 2.3: it SHOULD be 0 over IPv4; RFC 8200
+ * section 8.1: it must not be over IPv6.
+ */
+static __always_inline enum reason reply(const struct packet *p)
 {
 	turn_ethernet(p->eth);
-	turn_ipv4(p->ip);
-	turn_udp(p->udp);
+	turn_ports(p->udp);
+	if (p->ipv6) {
+		turn_ipv6(p->ip6);
+		p->udp->check = keepalive_checksum(p->ip6, p->udp);
+	} else {
+		turn_ipv4(p->ip);
+		p->udp->check = 0;
+	}
 	return REASON_KEEPALIVE_ANSWERED;
 }
 

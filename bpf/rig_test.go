@@ -1,10 +1,15 @@
 package bpf
 
 import (
+	"encoding/binary"
+	"errors"
+	"os"
 	"testing"
+	"time"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
+	"github.com/cilium/ebpf/ringbuf"
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/ikepulse/ikepulse/test/require"
@@ -18,9 +23,10 @@ const slots = 8
 type settings struct {
 	KeepaliveMode, StrangerPass, TickShift uint32
 	AnswerInterval, AnswerBudget, SlotMask uint32
-	AccountEveryPacket                     uint32
+	PassEvery, DriftInterval, Foreign      uint32
+	StrangerBudget, AccountEveryPacket     uint32
 	NATTPort                               uint16
-	hotEntries                             uint32
+	hotEntries, ring, flags                uint32
 
 	// now is the low half of jiffies64: a frozen tick makes every outcome
 	// exact. clock changes the program accordingly; nil leaves it as it ships.
@@ -31,7 +37,8 @@ type settings struct {
 func defaults() settings {
 	return settings{
 		AnswerInterval: 10, AnswerBudget: 1000, SlotMask: slots - 1, NATTPort: gateway.Port(),
-		hotEntries: slots, now: 5000, clock: freezeClock,
+		DriftInterval: 10, StrangerBudget: 1000,
+		hotEntries: slots, flags: FlagFrags, now: 5000, clock: freezeClock,
 	}
 }
 
@@ -40,7 +47,8 @@ func (s settings) apply(t testing.TB, spec *ebpf.CollectionSpec) {
 	for name, value := range map[string]any{
 		VarKeepaliveMode: s.KeepaliveMode, VarStrangerPass: s.StrangerPass, VarTickShift: s.TickShift,
 		VarAnswerInterval: s.AnswerInterval, VarAnswerBudget: s.AnswerBudget, VarSlotMask: s.SlotMask,
-		VarAccountEveryPacket: s.AccountEveryPacket, VarNATTPort: s.NATTPort,
+		VarPassEvery: s.PassEvery, VarDriftInterval: s.DriftInterval, VarForeign: s.Foreign,
+		VarStrangerBudget: s.StrangerBudget, VarAccountEveryPacket: s.AccountEveryPacket, VarNATTPort: s.NATTPort,
 	} {
 		if err := spec.Variables[name].Set(value); err != nil {
 			t.Fatalf("set %s: %v", name, err)
@@ -48,8 +56,13 @@ func (s settings) apply(t testing.TB, spec *ebpf.CollectionSpec) {
 	}
 	spec.Maps[MapHot].MaxEntries = s.hotEntries
 	spec.Maps[MapSAs].MaxEntries = s.hotEntries
+	spec.Maps[MapFollow].MaxEntries = s.hotEntries
+	if s.ring != 0 {
+		spec.Maps[MapEvents].MaxEntries = s.ring
+	}
+	xdp := spec.Programs[ProgXDP]
+	xdp.Flags |= s.flags
 	if s.clock != nil {
-		xdp := spec.Programs[ProgXDP]
 		xdp.Instructions = s.clock(t, xdp.Instructions, s.now)
 	}
 }
@@ -76,8 +89,15 @@ func freezeClock(t testing.TB, program asm.Instructions, now uint32) asm.Instruc
 // rig is the program, loaded but not attached, with maps of its own.
 type rig struct {
 	testing.TB
-	Objects
-	now uint32
+	loaded
+	events *ringbuf.Reader
+	now    uint32
+}
+
+type loaded struct {
+	Maps
+	IkepulseXdp   *ebpf.Program `ebpf:"ikepulse_xdp"`
+	IkepulseClock *ebpf.Program `ebpf:"ikepulse_clock"`
 }
 
 func load(t testing.TB, changes ...func(*settings)) *rig {
@@ -93,10 +113,15 @@ func load(t testing.TB, changes ...func(*settings)) *rig {
 	}
 	s.apply(t, spec)
 	r := &rig{TB: t, now: s.now}
-	if err := spec.LoadAndAssign(&r.Objects, nil); err != nil {
+	if err := spec.LoadAndAssign(&r.loaded, nil); err != nil {
 		t.Fatalf("%+v", err)
 	}
-	t.Cleanup(func() { r.Objects.Close() })
+	t.Cleanup(func() { r.Maps.Close(); r.IkepulseXdp.Close(); r.IkepulseClock.Close() })
+	if r.events, err = ringbuf.NewReader(r.IkepulseEvents); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { r.events.Close() })
+	r.events.SetDeadline(time.Unix(1, 0))
 	return r
 }
 
@@ -137,7 +162,9 @@ type state struct {
 	Locals   map[LocalKey]uint32
 	Hot      map[uint32]HotEntry
 	SAs      map[uint32]SAEntry
-	Budget   Budget
+	Follow   map[FollowKey]uint32
+	Budget   map[uint32]Budget
+	Events   []Event // since the last time that one looked, without their times
 }
 
 func entries[K comparable, V any](r *rig, m *ebpf.Map) map[K]V {
@@ -157,26 +184,57 @@ func entries[K comparable, V any](r *rig, m *ebpf.Map) map[K]V {
 
 func (r *rig) state() state {
 	r.Helper()
-	s := state{
-		Counters: map[string]uint64{},
+	return state{
+		Counters: r.counters(),
 		Peers:    entries[PeerKey, PeerEntry](r, r.IkepulsePeers),
 		Locals:   entries[LocalKey, uint32](r, r.IkepulseLocals),
 		Hot:      entries[uint32, HotEntry](r, r.IkepulseHot),
 		SAs:      entries[uint32, SAEntry](r, r.IkepulseSas),
+		Follow:   entries[FollowKey, uint32](r, r.IkepulseFollow),
+		Budget:   entries[uint32, Budget](r, r.IkepulseBudget),
+		Events:   r.drain(),
 	}
+}
+
+func (r *rig) counters() map[string]uint64 {
+	r.Helper()
+	all := map[string]uint64{}
 	var perCPU []Counters
 	if err := r.IkepulseStats.Lookup(uint32(0), &perCPU); err != nil {
 		r.Fatal(err)
 	}
-	for reason := range ReasonCount {
-		for _, counters := range perCPU {
-			s.Counters[reason.String()] += counters.Of(reason)
+	for _, counters := range perCPU {
+		for reason := range ReasonCount {
+			all[reason.String()] += counters.Of(reason)
 		}
+		all["events"] += counters.Events
+		all["events_lost"] += counters.EventsLost
 	}
-	if err := r.IkepulseBudget.Lookup(uint32(0), &s.Budget); err != nil {
-		r.Fatal(err)
+	return all
+}
+
+// drain takes the events out of the ring. Their times are checked here, for
+// nobody can say what they must be.
+func (r *rig) drain() (events []Event) {
+	r.Helper()
+	for {
+		record, err := r.events.Read()
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			return events
+		}
+		var event Event
+		if err == nil {
+			_, err = binary.Decode(record.RawSample, binary.NativeEndian, &event)
+		}
+		if err != nil || len(record.RawSample) != binary.Size(event) {
+			r.Fatalf("event % x: %v", record.RawSample, err)
+		}
+		if age := bootTime(r) - event.BoottimeNs; age > uint64(10*time.Minute) {
+			r.Errorf("an event of boot time %d", event.BoottimeNs)
+		}
+		event.BoottimeNs = 0
+		events = append(events, event)
 	}
-	return s
 }
 
 // try sends one frame through the program, from any goroutine.
@@ -241,10 +299,27 @@ func (r *rig) answered(f frame) func(*state) {
 		entry.AnswerTick = r.now
 		entry.Answers++
 		s.Peers[f.tuple()] = entry
-		if s.Budget.Tick != r.now {
-			s.Budget = Budget{Tick: r.now}
+		r.spent(BudgetAnswers)(s)
+	}
+}
+
+func (r *rig) spent(index uint32) func(*state) {
+	return func(s *state) {
+		budget := s.Budget[index]
+		if budget.Tick != r.now {
+			budget = Budget{Tick: r.now}
 		}
-		s.Budget.Count++
+		budget.Count++
+		s.Budget[index] = budget
+	}
+}
+
+// strange is an event about a stranger.
+func (r *rig) strange(f frame) func(*state) {
+	return func(s *state) {
+		r.spent(BudgetStrangers)(s)
+		s.Counters["events"]++
+		s.Events = append(s.Events, Event{Kind: EventStranger, From: f.tuple()})
 	}
 }
 
@@ -256,12 +331,20 @@ func (r *rig) seen(spi uint32) func(*state) {
 	}
 }
 
-func (r *rig) moved(spi uint32) func(*state) {
+// moved is a packet from another tuple, the frame's: news once a tick, here.
+func (r *rig) moved(spi uint32, f frame) func(*state) {
 	return func(s *state) {
 		r.seen(spi)(s)
 		entry := s.SAs[spi&SlotField]
+		if entry.MovedTick == r.now {
+			return
+		}
 		entry.MovedTick = r.now
 		s.SAs[spi&SlotField] = entry
+		s.Counters["events"]++
+		s.Events = append(s.Events, Event{Kind: EventDrift, Spi: spi, From: f.tuple(), Before: PeerKey{
+			Local: entry.Local, Peer: entry.Peer, LocalPort: entry.LocalPort, PeerPort: entry.PeerPort,
+		}})
 	}
 }
 
