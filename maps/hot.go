@@ -27,6 +27,7 @@ var (
 // goroutine at a time: the shard that owns it.
 type Hot struct {
 	words    words
+	mapped   bool // from a map, else they are this process's own
 	writable bool // else a store would fault
 }
 
@@ -38,13 +39,16 @@ func newHot(m *ebpf.Map, writable bool) (*Hot, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", bpf.MapHot, err)
 	}
-	return &Hot{words: w, writable: writable}, nil
+	return &Hot{words: w, mapped: true, writable: writable}, nil
 }
 
 // Close unmaps; no other method may run any more.
 func (h *Hot) Close() error {
 	w := h.words
 	h.words = nil
+	if !h.mapped {
+		return nil
+	}
 	return w.unmap()
 }
 

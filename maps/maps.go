@@ -97,12 +97,11 @@ func LoadPinned(dir string, readOnly bool) (Handles, error) {
 
 // Set is one instance's maps. Its views say who may use them from where.
 type Set struct {
-	Hot    *Hot
+	Ledger
 	SAs    *SAs
 	Peers  *Peers
 	Locals *Locals
 	Stats  *Stats
-	Clock  *Clock
 	Meta   Meta // as it was when the set was opened
 
 	handles Handles
@@ -158,8 +157,9 @@ func open(h Handles, writable bool) (*Set, error) {
 		return nil, err
 	}
 	return &Set{
-		Hot: hot, SAs: &SAs{h.SAs}, Peers: &Peers{m: h.Peers}, Locals: &Locals{h.Locals},
-		Stats: &Stats{h.Stats}, Clock: clock, Meta: meta, handles: h,
+		Ledger: Ledger{Hot: hot, Clock: clock},
+		SAs:    &SAs{h.SAs}, Peers: &Peers{m: h.Peers}, Locals: &Locals{h.Locals},
+		Stats: &Stats{h.Stats}, Meta: meta, handles: h,
 	}, nil
 }
 
