@@ -19,7 +19,6 @@ type gatewayConfig struct {
 	dpd      string // the keys of dpd
 	pool     string // where virtual addresses come from
 	answer   string // xdp.answer_interval
-	children string // the connection's child
 }
 
 func (c gatewayConfig) yaml() string {

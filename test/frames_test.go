@@ -53,16 +53,6 @@ func ikeMessage(f lab.Frame) (m message, ok bool) {
 	return message{from, to, b[18], b[19], binary.BigEndian.Uint32(b[20:]), b}, true
 }
 
-// espPacket reads a UDP-encapsulated ESP packet from a frame.
-func espPacket(f lab.Frame) (spi, seq uint32, ok bool) {
-	from, to, b, ok := f.UDP()
-	if !ok || len(b) < 8 || from.Port() != lab.NATTPort && to.Port() != lab.NATTPort {
-		return 0, 0, false
-	}
-	spi = binary.BigEndian.Uint32(b)
-	return spi, binary.BigEndian.Uint32(b[4:]), spi != 0
-}
-
 // tap records what passes a link.
 func tap(t *testing.T, n *lab.Namespace, iface string, keep func(lab.Frame) bool) *lab.Capture {
 	t.Helper()
