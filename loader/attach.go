@@ -32,27 +32,31 @@ func (i *Instance) Attach(ifname string) (Attachment, error) {
 		if err != nil {
 			return err
 		}
-		if err := i.suits(dev); err != nil {
-			return err
-		}
-		prog, release, err := i.present()
-		if err != nil {
-			return err
-		}
-		defer release()
-		for _, l := range links {
-			if l.index == dev.Attrs().Index {
-				done, err = l.update(prog)
-				return err
-			}
-		}
-		done, err = i.attach(dev, prog, links)
+		done, err = i.put(dev, links)
 		return err
 	})
 	if err != nil {
 		return Attachment{}, fmt.Errorf("attaching to %s: %w", ifname, err)
 	}
 	return done, nil
+}
+
+// put makes the interface run the present program.
+func (i *Instance) put(dev netlink.Link, links []attached) (Attachment, error) {
+	if err := i.suits(dev); err != nil {
+		return Attachment{}, err
+	}
+	prog, release, err := i.present()
+	if err != nil {
+		return Attachment{}, err
+	}
+	defer release()
+	for _, l := range links {
+		if l.index == dev.Attrs().Index {
+			return l.update(prog)
+		}
+	}
+	return i.attach(dev, prog, links)
 }
 
 // Attachments returns where the program is, sorted by name, also interfaces
@@ -193,29 +197,38 @@ func (a attached) update(prog *ebpf.Program) (Attachment, error) {
 
 func (i *Instance) attach(dev netlink.Link, prog *ebpf.Program, links []attached) (Attachment, error) {
 	name := dev.Attrs().Name
-	for _, l := range links {
-		if l.name != name {
-			continue
-		}
-		if l.index != 0 {
-			return Attachment{}, fmt.Errorf("the interface that had this name is attached as %s: detach that first", l.attachment().Interface)
-		}
-		delete(i.links, name)
-		if err := l.detach(); err != nil {
-			return Attachment{}, err
-		}
+	former, ok := linkOf(name, links)
+	if ok && former.index != 0 {
+		return Attachment{}, fmt.Errorf("the interface that had this name is attached as %s: detach that first", former.attachment().Interface)
 	}
 	l, note, err := attachTo(dev, prog)
 	if err != nil {
-		return Attachment{}, err
+		return Attachment{}, err // and what was to be here is still on record
 	}
-	a, err := i.keep(l, name)
+	if ok {
+		delete(i.links, name)
+		err = former.detach()
+	}
+	var a attached
+	if err == nil {
+		a, err = i.keep(l, name)
+	}
 	if err != nil {
 		return Attachment{}, errors.Join(err, l.Close()) // which takes it off again
 	}
 	done := a.attachment()
 	done.Note = note
 	return done, nil
+}
+
+// linkOf returns the link to the interface that had that name.
+func linkOf(name string, links []attached) (attached, bool) {
+	for _, l := range links {
+		if l.name == name {
+			return l, true
+		}
+	}
+	return attached{}, false
 }
 
 // keep pins the link, whose descriptor then goes, or holds it.

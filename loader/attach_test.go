@@ -135,8 +135,13 @@ func TestGenericFallback(t *testing.T) {
 // somebodys loads an XDP program that is not ours.
 func somebodys(t *testing.T) (prog *ebpf.Program, id uint32) {
 	t.Helper()
+	return program(t, "somebody")
+}
+
+func program(t *testing.T, name string) (prog *ebpf.Program, id uint32) {
+	t.Helper()
 	prog, err := ebpf.NewProgram(&ebpf.ProgramSpec{
-		Name: "somebody", Type: ebpf.XDP, License: "GPL", Instructions: passAll,
+		Name: name, Type: ebpf.XDP, License: "GPL", Instructions: passAll,
 	})
 	if err != nil {
 		t.Fatal(err)

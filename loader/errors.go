@@ -55,8 +55,15 @@ type ForeignError struct {
 }
 
 func (e *ForeignError) Error() string {
+	if e.Name == dispatcher {
+		return fmt.Sprintf("%s has libxdp's dispatcher (%s, id %d), which calls other programs; it stays. ikepulse is no part of it: xdp-loader status %s names what would go, xdp-loader unload %s --all takes it off, or give ikepulse another interface", e.Interface, e.Name, e.ID, e.Interface, e.Interface)
+	}
 	return fmt.Sprintf("%s has another XDP program: %s, id %d (see: bpftool prog show id %d); it stays", e.Interface, e.Name, e.ID, e.ID)
 }
+
+// dispatcher is the name of the program that xdp-loader and other users of
+// libxdp put on an interface, to call several in turn.
+const dispatcher = "xdp_dispatcher"
 
 const lockdownFile = "/sys/kernel/security/lockdown"
 

@@ -22,7 +22,7 @@ type Attachment struct {
 	ProgramID uint32
 	LinkID    uint32
 	Since     time.Time // zero when not pinned
-	Gone      bool      // the interface is deleted or in another namespace; Detach cleans up
+	Gone      bool      // the interface is deleted, in another namespace, or lost the program; Reattach or Detach
 	Note      string    // why not native, or what became of the interface
 }
 
@@ -130,6 +130,9 @@ func (a attached) attachment() Attachment {
 		Gone: true, Note: "the interface is gone",
 	}
 	if a.index == 0 {
+		if a.returned() != nil {
+			out.Note = "the program was taken off by force, or the interface came back without it"
+		}
 		return out
 	}
 	dev, err := netlink.LinkByIndex(a.index)

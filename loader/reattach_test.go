@@ -1,0 +1,140 @@
+package loader
+
+import (
+	"errors"
+	"strings"
+	"testing"
+
+	"github.com/cilium/ebpf/link"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+func reattach(t *testing.T, i *Instance, want ...string) {
+	t.Helper()
+	done, err := i.Reattach()
+	var names []string
+	for _, a := range done {
+		names = append(names, a.Interface)
+		if a.Gone || programOn(t, a.Interface) != a.ProgramID {
+			t.Errorf("%+v", a)
+		}
+	}
+	if err != nil || strings.Join(names, " ") != strings.Join(want, " ") {
+		t.Errorf("attached to %q again, want %q; %v", names, want, err)
+	}
+}
+
+// forceOff takes the program off without a word to anybody.
+func forceOff(t *testing.T, i *Instance, ifname string) {
+	t.Helper()
+	held, err := link.LoadPinnedLink(linkPin(i.Dir(), ifname), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(held.Detach(), held.Close()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// What was lost comes back, what was detached does not.
+func TestReattach(t *testing.T) {
+	privileged(t)
+	i := ensure(t, small())
+	defer remove(t, i)
+	devices := map[string]netlink.Link{}
+	for _, name := range []string{"vforced", "vdeleted", "vstays", "vdown", "voff"} {
+		devices[name] = veth(t, name, 0)
+		attach(t, i, name)
+	}
+	forceOff(t, i, "vforced")
+	if err := errors.Join(netlink.LinkDel(devices["vdeleted"]), i.Detach("voff"),
+		netlink.LinkSetUp(devices["vdown"]), netlink.LinkSetDown(devices["vdown"])); err != nil {
+		t.Fatal(err)
+	}
+	all, err := i.Attachments()
+	if err != nil || len(all) != 4 || all[0].Note != "the interface is gone" || !strings.Contains(all[2].Note, "by force") {
+		t.Errorf("%+v, %v", all, err)
+	}
+	reattach(t, i, "vforced")
+	reattach(t, i)
+	veth(t, "vdeleted", 0)
+	reattach(t, i, "vdeleted")
+	reattach(t, i)
+	if on := programOn(t, "voff"); on != 0 {
+		t.Errorf("detached, and program %d is on it again", on)
+	}
+	if all, err := i.Attachments(); err != nil || len(all) != 4 || all[0].Gone || all[1].Gone || all[2].Gone || all[3].Gone {
+		t.Errorf("%+v, %v", all, err)
+	}
+}
+
+// Without pins it is this process that knows what was lost.
+func TestReattachWithoutPins(t *testing.T) {
+	privileged(t)
+	dev := veth(t, "vheld", 0)
+	i := ensure(t, Options{NoPin: true, Capacity: 10})
+	attach(t, i, "vheld")
+	if err := netlink.LinkDel(dev); err != nil {
+		t.Fatal(err)
+	}
+	veth(t, "vheld", 0)
+	reattach(t, i, "vheld")
+	if err := i.Close(); err != nil {
+		t.Error(err)
+	}
+	if on := programOn(t, "vheld"); on != 0 {
+		t.Errorf("program %d is left", on)
+	}
+}
+
+// An interface that somebody else took meanwhile is his, and is taken back
+// when he leaves it.
+func TestReattachAfterSomebody(t *testing.T) {
+	privileged(t)
+	dev := veth(t, "vtaken", 0)
+	i := ensure(t, small())
+	defer remove(t, i)
+	attach(t, i, "vtaken")
+	forceOff(t, i, "vtaken")
+	prog, id := somebodys(t)
+	if err := netlink.LinkSetXdpFdWithFlags(dev, prog.FD(), unix.XDP_FLAGS_DRV_MODE); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		done, err := i.Reattach()
+		var other *ForeignError
+		if !errors.As(err, &other) || other.ID != id || len(done) != 0 {
+			t.Errorf("%+v, %v", done, err)
+		}
+	}
+	if on := programOn(t, "vtaken"); on != id {
+		t.Errorf("program %d, somebody's is %d", on, id)
+	}
+	if a := only(t, i); !a.Gone {
+		t.Errorf("%+v", a)
+	}
+	if err := netlink.LinkSetXdpFdWithFlags(dev, -1, unix.XDP_FLAGS_DRV_MODE); err != nil {
+		t.Fatal(err)
+	}
+	reattach(t, i, "vtaken")
+}
+
+// What xdp-loader puts there is named, and so is what to do about it.
+func TestDispatcher(t *testing.T) {
+	privileged(t)
+	dev := veth(t, "vdisp", 0)
+	prog, id := program(t, "xdp_dispatcher")
+	if err := netlink.LinkSetXdpFdWithFlags(dev, prog.FD(), unix.XDP_FLAGS_DRV_MODE); err != nil {
+		t.Fatal(err)
+	}
+	i := ensure(t, small())
+	defer remove(t, i)
+	_, err := i.Attach("vdisp")
+	if err == nil || !strings.Contains(err.Error(), "libxdp's dispatcher") || !strings.Contains(err.Error(), "xdp-loader unload vdisp --all") {
+		t.Errorf("err = %v", err)
+	}
+	if on := programOn(t, "vdisp"); on != id {
+		t.Errorf("program %d is on the interface, the dispatcher is %d", on, id)
+	}
+}
