@@ -2,6 +2,7 @@ package loader
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"slices"
 	"strings"
@@ -13,6 +14,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"github.com/ikepulse/ikepulse/bpf"
 	"github.com/ikepulse/ikepulse/test/lab"
 )
 
@@ -94,21 +96,60 @@ func TestAttachNothing(t *testing.T) {
 	}
 }
 
-func TestGenericFallback(t *testing.T) {
-	privileged(t)
-	veth(t, "vmtu", 9000)
-	peer, err := netlink.LinkByName("pmtu")
+// multiBuffer reports whether the program may be in the driver of an interface
+// whose frames do not fit into one buffer.
+func multiBuffer(t *testing.T) bool {
+	t.Helper()
+	spec, err := bpf.Load()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := netlink.LinkSetMTU(peer, 9000); err != nil {
+	return spec.Programs[bpf.ProgXDP].Flags&unix.BPF_F_XDP_HAS_FRAGS != 0
+}
+
+// At any MTU it is on: natively where the driver can, else generic, and says
+// why.
+func TestMTU(t *testing.T) {
+	privileged(t)
+	i := ensure(t, small())
+	defer remove(t, i)
+	for _, c := range []struct {
+		mtu    int
+		native bool
+	}{{1500, true}, {3400, true}, {3600, multiBuffer(t)}, {9000, multiBuffer(t)}} {
+		name := fmt.Sprintf("vm%d", c.mtu)
+		veth(t, name, c.mtu)
+		peer, err := netlink.LinkByName(fmt.Sprintf("pm%d", c.mtu))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := netlink.LinkSetMTU(peer, c.mtu); err != nil { // whose frames they would be
+			t.Fatal(err)
+		}
+		a := attach(t, i, name)
+		why := fmt.Sprintf("not native: the MTU of %d is too large", c.mtu)
+		if c.native && (a.Mode != "native" || a.Note != "") || !c.native && (a.Mode != "generic" || !strings.Contains(a.Note, why)) {
+			t.Errorf("MTU %d: %+v", c.mtu, a)
+		}
+		if on := programOn(t, name); on != a.ProgramID {
+			t.Errorf("MTU %d: program %d", c.mtu, on)
+		}
+	}
+}
+
+func TestGenericFallback(t *testing.T) {
+	privileged(t)
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name = "vbridge"
+	if err := netlink.LinkAdd(&netlink.Bridge{LinkAttrs: attrs}); err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() { _ = netlink.LinkDel(&netlink.Bridge{LinkAttrs: attrs}) })
 	i := ensure(t, small())
 	defer remove(t, i)
 	for name, want := range map[string]string{
-		"vmtu": "MTU of 9000 is too large",
-		"lo":   "the driver cannot",
+		"vbridge": "the driver cannot",
+		"lo":     "the driver cannot",
 	} {
 		a := attach(t, i, name)
 		if a.Mode != "generic" || !strings.Contains(a.Note, "not native") || !strings.Contains(a.Note, want) {
@@ -116,7 +157,7 @@ func TestGenericFallback(t *testing.T) {
 		}
 	}
 	all, err := i.Attachments()
-	if err != nil || len(all) != 2 || all[0].Interface != "lo" || all[1].Interface != "vmtu" {
+	if err != nil || len(all) != 2 || all[0].Interface != "lo" || all[1].Interface != "vbridge" {
 		t.Fatalf("%+v, %v", all, err)
 	}
 	for _, a := range all {
@@ -127,7 +168,7 @@ func TestGenericFallback(t *testing.T) {
 	if err := i.DetachAll(); err != nil {
 		t.Fatal(err)
 	}
-	if programOn(t, "lo") != 0 || programOn(t, "vmtu") != 0 {
+	if programOn(t, "lo") != 0 || programOn(t, "vbridge") != 0 {
 		t.Error("DetachAll left one")
 	}
 }
