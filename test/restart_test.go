@@ -18,12 +18,14 @@ func TestStrongSwanOutlivesUs(t *testing.T) {
 	s := newSite(t, 1, gatewayConfig{answer: "1s"})
 	all := tap(t, s.net.Clients[0], lab.ClientLink, lab.Frame.Keepalive)
 	client := s.client(0, "keep_alive = 1s\nretransmit_tries = 2\nretransmit_base = 1.0",
-		peerConfig{more: "dpd_delay = 1s", child: "dpd_action = restart"})
+		peerConfig{more: "dpd_delay = 8s\nkeyingtries = 0", child: "dpd_action = restart"})
 	initiate(t, client, "net")
 	set := s.gw.maps()
 	was := s.gw.peer()
 
 	s.gw.process.Kill()
+	_, answers := split(all)
+	await(t, "XDP answers keepalives without the daemon", func() bool { _, now := split(all); return now >= answers+2 })
 	out, code := s.gw.cli("status", "--json")
 	var st status
 	s.gw.decode(out, &st)
@@ -49,8 +51,6 @@ func TestStrongSwanOutlivesUs(t *testing.T) {
 			t.Errorf("%s without the daemon: code %d\n%s", command, code, out)
 		}
 	}
-	_, answers := split(all)
-	await(t, "XDP answers keepalives without the daemon", func() bool { _, now := split(all); return now >= answers+2 })
 
 	s.gw.run()
 	if spis, _ := tracked(t, s.gw.maps()); slices.Contains(spis, parseSPI(t, was.Child.InSPI)) {
