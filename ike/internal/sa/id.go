@@ -77,7 +77,9 @@ func (id ID) payload(t wire.PayloadType) *wire.ID {
 }
 
 // String is the identity as a person writes it, safe for a log line: it is
-// also the canonical name under which the identity is known.
+// also the canonical name under which the identity is known, so no two have the
+// same. What a person would write for another kind, such as a host name with an
+// @ or an address as a host name, is shown as kind and bytes.
 func (id ID) String() string {
 	switch id.Kind {
 	case 0:
@@ -86,15 +88,22 @@ func (id ID) String() string {
 		a, _ := netip.AddrFromSlice([]byte(id.Data))
 		return a.String()
 	case wire.IDFQDN, wire.IDRFC822:
-		return id.Data
+		if id.usual() {
+			return id.Data
+		}
 	case wire.IDKeyID:
-		if plain(id.Data) {
+		if plain(id.Data) && id.Data[0] != '"' {
 			return "keyid:" + id.Data
 		}
 		return "keyid:" + strconv.QuoteToASCII(id.Data)
-	default:
-		return fmt.Sprintf("id%d:%s", id.Kind, hex.EncodeToString([]byte(id.Data)))
 	}
+	return fmt.Sprintf("id%d:%s", id.Kind, hex.EncodeToString([]byte(id.Data)))
+}
+
+// usual tells that a name looks like its own kind, and like no other.
+func (id ID) usual() bool {
+	same, err := ParseID(id.Data)
+	return err == nil && same == id && !strings.Contains(id.Data, ":")
 }
 
 // plain tells that s is printable ASCII without spaces: nothing in it can
