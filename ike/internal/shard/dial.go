@@ -19,6 +19,7 @@ type dialer struct {
 	spi     uint64 // of the SA in the making or up; 0: none
 	up      bool
 	again   bool // call again after a failure
+	anew    bool // call again as soon as the SA has gone
 	tries   int  // failures in a row
 	lastErr error
 	waiting []chan<- error // who asked for the tunnel
@@ -82,19 +83,23 @@ func (ds *dialers) advance(now mono.Time) {
 }
 
 // call brings a tunnel up, unless it is up or under way. wait, which must have
-// room, hears how it ends; it may be nil.
+// room, hears how it ends; it may be nil. An SA that is being deleted, or whose
+// Child SA the peer has deleted, is no tunnel: another one comes in its place.
 func (ds *dialers) call(now mono.Time, t *Tunnel, wait chan<- error) {
 	d := ds.of(t)
 	d.again = t.Start || t.Restart
 	if wait != nil {
 		d.waiting = append(d.waiting, wait)
 	}
-	switch {
-	case d.up:
-		d.answer(nil)
-	case d.spi == 0:
+	switch e := ds.shard.table.bySPI[d.spi]; {
+	case e == nil:
 		ds.due.Cancel(d.id)
 		ds.dial(now, d)
+	case d.lastErr == errTerminated || d.up && e.sa.InSPI() == 0:
+		d.anew = true
+		ds.shard.do(now, e, sa.Terminate{})
+	case d.up:
+		d.answer(nil)
 	}
 }
 
@@ -141,7 +146,9 @@ func (d *dialer) heard(ev sa.Event) {
 	switch ev.Kind {
 	case sa.ChildUp:
 		d.up, d.tries = true, 0
-		d.answer(nil)
+		if !d.anew {
+			d.answer(nil)
+		}
 	case sa.Established, sa.Closed:
 		if d.lastErr == nil {
 			d.lastErr = failure(ev)
@@ -173,8 +180,12 @@ func what(ev sa.Event) string {
 // hungUp takes note of the end of the SA, and says when to call again.
 func (ds *dialers) hungUp(now mono.Time, e *entry) {
 	d := e.dial
-	wasUp := d.up
-	d.spi, d.up = 0, false
+	wasUp, anew := d.up, d.anew
+	d.spi, d.up, d.anew = 0, false, false
+	if anew {
+		ds.due.Set(d.id, now)
+		return
+	}
 	d.answer(d.lastErr)
 	switch {
 	case !d.again || ds.shard.closing != nil:
@@ -208,6 +219,6 @@ func (d *dialer) answer(err error) {
 
 // terminated keeps a tunnel that a person has ended from being called again.
 func (d *dialer) terminated() {
-	d.again = false
+	d.again, d.anew = false, false
 	d.lastErr = errTerminated
 }

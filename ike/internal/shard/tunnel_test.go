@@ -152,3 +152,36 @@ func TestForgedESPMovesNothing(t *testing.T) {
 		}
 	})
 }
+
+// Who asks for a tunnel while it is being deleted gets another one, and is not
+// told that the old one is up; who deletes it meanwhile has the last word.
+func TestInitiateWhileDeleting(t *testing.T) {
+	inBubble(t, func(w *world) {
+		client, gateway := w.pair(2)
+		for range 3 {
+			if n, err := client.group.Terminate(context.Background(), "home"); n != 1 || err != nil {
+				t.Fatalf("terminated %d, %v", n, err)
+			}
+			client.initiate()
+			if peers := client.peers(); len(peers) != 1 || peers[0].Child == nil || peers[0].State != "established" {
+				t.Fatalf("is up, but there are %+v", peers)
+			}
+		}
+		terminate := func() {
+			if _, err := client.group.Terminate(context.Background(), "home"); err != nil {
+				t.Error(err)
+			}
+		}
+		terminate()
+		asked := make(chan error, 1)
+		go func() { asked <- client.group.Initiate(context.Background(), "home") }() // ends with the SA
+		w.after(time.Millisecond)
+		terminate()
+		if err := <-asked; err == nil {
+			t.Error("is up, although it was deleted once more")
+		}
+		w.after(time.Minute)
+		client.wantOrderly()
+		gateway.wantOrderly()
+	})
+}
