@@ -50,7 +50,8 @@ func TestEachStepFails(t *testing.T) {
 	}
 }
 
-// A move that fails costs the tunnel, or is made good; it leaves nothing.
+// A move that fails does not cost the tunnel, is made good by the next, and
+// leaves nothing.
 func TestMoveFails(t *testing.T) {
 	for _, call := range []string{"Move", "MoveOutbound"} {
 		t.Run(call, func(t *testing.T) {
@@ -58,13 +59,19 @@ func TestMoveFails(t *testing.T) {
 				n := w.behindNAT(clientAddr, natAddr, 7000)
 				client, gateway := w.pair(2)
 				gateway.breakCall(call, 1)
-				w.mu.Lock()
-				n.shift++
-				w.mu.Unlock()
-				client.transmit(client.inSPI(), "from elsewhere")
-				w.after(10 * time.Second)
+				for range 2 {
+					w.mu.Lock()
+					n.shift++
+					w.mu.Unlock()
+					client.transmit(client.inSPI(), "from elsewhere")
+					w.after(10 * time.Second)
+				}
 				if gateway.held().fail[call] != 0 {
 					t.Fatal("nothing has failed")
+				}
+				now := gateway.peers()[0].Remote
+				if at := gateway.held().tracked[gateway.inSPI()].peer; at != now || now.Port() != 4500+7002 {
+					t.Errorf("after the second move the peer is at %v, tracked at %v", now, at)
 				}
 				client.vanish()
 				w.after(5 * time.Minute)

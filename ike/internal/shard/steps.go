@@ -123,11 +123,14 @@ func (s *Shard) track(e *entry, st sa.Track) error {
 	return nil
 }
 
+// retrack moves an SPI from where the tracker has it, which is not where the SA
+// was if an earlier move was refused.
 func (s *Shard) retrack(e *entry, st sa.Retrack) error {
-	if err := s.edges.Tracker.Move(st.SPI, st.Old.Local, st.Old.Remote, st.New.Local, st.New.Remote, st.PeerNATted); err != nil {
+	c := e.held.child(st.SPI)
+	if err := s.edges.Tracker.Move(st.SPI, c.path.Local, c.path.Remote, st.New.Local, st.New.Remote, st.PeerNATted); err != nil {
 		return err
 	}
-	e.held.child(st.SPI).path = st.New
+	c.path = st.New
 	return nil
 }
 
