@@ -18,11 +18,11 @@ static __always_inline long beyond_first_buffer(struct xdp_md *ctx)
 /* The datagram must have arrived whole, in however many buffers. */
 static __always_inline enum reason check_arrived(struct packet *p)
 {
-	void *end = p->next + p->length;
+	long missing = p->length - (p->end - p->next);
 
-	if (end <= p->end)
+	if (missing <= 0)
 		return GO_ON;
-	return end - p->end <= beyond_first_buffer(p->ctx) ? GO_ON : REASON_IP_LENGTH;
+	return missing <= beyond_first_buffer(p->ctx) ? GO_ON : REASON_IP_LENGTH;
 }
 
 /* Why a header could not be taken. */

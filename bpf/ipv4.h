@@ -29,7 +29,9 @@ static __always_inline enum reason parse_ipv4_length(struct packet *p, __u32 hea
 
 	if (total < header)
 		return REASON_IP_MALFORMED;
-	if (!take(p, header - sizeof(*p->ip)))
+	/* From its beginning: 6.1 does not see that what lies behind is not negative. */
+	p->next = p->ip;
+	if (!take(p, header))
 		return REASON_TRUNCATED;
 	p->length = total - header;
 	return check_arrived(p);

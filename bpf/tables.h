@@ -134,6 +134,7 @@ static long add_cpu(__u32 cpu, struct total *total)
 	__u32 zero = 0, index = total->index;
 	__u64 *counters = bpf_map_lookup_percpu_elem(&ikepulse_stats, &zero, cpu);
 
+	barrier_var(index); /* or what is compared is not what is used */
 	if (!counters || index >= sizeof(struct stats) / sizeof(*counters))
 		return 1;
 	total->sum += counters[index];
