@@ -65,14 +65,15 @@ func (c Config) prepare(fd int) error {
 }
 
 // allowFragments turns path MTU discovery off: what does not fit on the way is
-// fragmented there instead of lost. A forged ICMP message then cannot shrink
-// what we send either.
+// fragmented there instead of lost, and a forged ICMP message cannot make us
+// send small fragments. IPv6 has no fragmentation on the way: there we go by
+// what the path says, and fragment ourselves.
 func allowFragments(fd int, local netip.Addr) error {
-	level, option := unix.IPPROTO_IP, unix.IP_MTU_DISCOVER
+	level, option, mode := unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_INTERFACE
 	if network(local) == "udp6" {
-		level, option = unix.IPPROTO_IPV6, unix.IPV6_MTU_DISCOVER
+		level, option, mode = unix.IPPROTO_IPV6, unix.IPV6_MTU_DISCOVER, unix.IPV6_PMTUDISC_DONT
 	}
-	if err := unix.SetsockoptInt(fd, level, option, unix.IP_PMTUDISC_DONT); err != nil {
+	if err := unix.SetsockoptInt(fd, level, option, mode); err != nil {
 		return fmt.Errorf("path MTU discovery: %w", err)
 	}
 	return nil

@@ -2,6 +2,7 @@ package udp
 
 import (
 	"context"
+	"encoding/binary"
 	"net"
 	"net/netip"
 	"testing"
@@ -134,4 +135,91 @@ func prefixes(ss ...string) (ps []netip.Prefix) {
 		ps = append(ps, netip.MustParsePrefix(s))
 	}
 	return ps
+}
+
+// TestForgedICMP: whoever says "fragmentation needed" in the name of a router
+// does not make us send fragments.
+func TestForgedICMP(t *testing.T) {
+	require.Have(t, "root", "netns")
+	l := lab.New()
+	t.Cleanup(func() {
+		if err := l.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	near, far := namespace(t, l, "near"), namespace(t, l, "far")
+	if err := lab.Connect(
+		lab.End{Namespace: near, Name: "n0", Addresses: prefixes("198.51.100.1/24")},
+		lab.End{Namespace: far, Name: "f0", Addresses: prefixes("198.51.100.2/24")},
+	); err != nil {
+		t.Fatal(err)
+	}
+	local, remote := netip.MustParseAddrPort("198.51.100.1:4500"), netip.MustParseAddrPort("198.51.100.2:4500")
+	var ours *Socket
+	var peer *net.UDPConn
+	do(t, near, func() (err error) {
+		ours, err = Listen(context.Background(), Config{Local: local, NATT: true})
+		return err
+	})
+	t.Cleanup(func() { _ = ours.Close() })
+	do(t, far, func() (err error) {
+		peer, err = net.ListenUDP("udp", net.UDPAddrFromAddrPort(remote))
+		return err
+	})
+	t.Cleanup(func() { _ = peer.Close() })
+	send := func() {
+		if err := ours.SendESP(wire.Packet{Local: local, Remote: remote, Data: bytesOf("\x4a", 1400)}); err != nil {
+			t.Fatal(err)
+		}
+		receive(t, peer)
+	}
+	send() // now there is a route to be changed
+	do(t, far, func() error { return needFragmentation(local, remote) })
+	wire, err := far.Capture("f0", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	send()
+	sendTo(t, peer, local, []byte{keepalive}) // the capture has all before this
+	var largest, count int
+	for deadline := time.Now().Add(limit); time.Now().Before(deadline) && count < 2; time.Sleep(10 * time.Millisecond) {
+		count = 0
+		for _, f := range wire.Frames() {
+			if len(f.Data) > 34 && f.Data[23] == unix.IPPROTO_UDP {
+				largest, count = max(largest, len(f.Data)), count+1
+			}
+		}
+	}
+	if largest < 1400 || count != 2 {
+		t.Errorf("%d frames, the largest of %d bytes: want one datagram whole, and a keepalive", count, largest)
+	}
+}
+
+// needFragmentation sends what a router would of a datagram from one to the
+// other that is too large for it. RFC 1191 §4
+func needFragmentation(from, to netip.AddrPort) error {
+	const mtu = 600
+	b := []byte{3, 4, 0, 0, 0, 0, mtu >> 8, mtu & 0xff, 0x45, 0, 5, 0xa0, 0, 1, 0, 0, 64, unix.IPPROTO_UDP, 0, 0}
+	b = append(append(b, from.Addr().AsSlice()...), to.Addr().AsSlice()...)
+	b = binary.BigEndian.AppendUint16(b, from.Port())
+	b = binary.BigEndian.AppendUint16(b, to.Port())
+	b = append(b, 0x05, 0x8c, 0, 0)
+	for _, at := range [][2]int{{8, 18}, {0, 2}} { // the inner header's checksum, then the message's
+		sum := uint32(0)
+		end := len(b)
+		if at[0] == 8 {
+			end = 28
+		}
+		for i := at[0]; i < end; i += 2 {
+			sum += uint32(binary.BigEndian.Uint16(b[i:]))
+		}
+		binary.BigEndian.PutUint16(b[at[1]:], ^uint16(sum+sum>>16))
+	}
+	conn, err := net.Dial("ip4:icmp", from.Addr().String())
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	_, err = conn.Write(b)
+	return err
 }
