@@ -35,6 +35,7 @@ var mayImport = map[string][]string{
 	"ike":                   {"ike/internal/..."},
 	"ike/udp":               {"ike", "ike/internal/wire"},
 	"ike/esp":               {"ike/internal/suite", "ike/internal/wire"},
+	"ike/xfrm":              {},
 	"ike/tun":               {"ike", "ike/esp", "ike/internal/..."},
 	"cmd/ikepulse":          {"..."},
 	"cmd/internal/...":      {"..."},
@@ -58,6 +59,7 @@ var others = map[string][]string{
 	"ike":                   {"golang.org/x/sys"},
 	"ike/udp":               {"golang.org/x/net", "golang.org/x/sys"},
 	"ike/esp":               {},
+	"ike/xfrm":              {"github.com/vishvananda/netlink", "golang.org/x/sys"},
 	"ike/tun":               {"github.com/vishvananda/netlink", "golang.org/x/sys"},
 }
 

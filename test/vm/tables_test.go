@@ -14,10 +14,11 @@ import (
 	"github.com/ikepulse/ikepulse/test/vm"
 )
 
-// The packet tables and everything else about program, maps and loader hold on
-// the oldest supported kernel and on a newer one, each test of them.
+// The packet tables and everything else about program, maps, loader and the
+// kernel's states hold on the oldest supported kernel and on a newer one, each
+// test of them.
 func TestTables(t *testing.T) {
-	for _, pkg := range []string{"bpf", "maps", "loader"} {
+	for _, pkg := range []string{"bpf", "maps", "loader", "ike/xfrm"} {
 		t.Run(pkg, func(t *testing.T) {
 			binary := compile(t, pkg)
 			want := list(t, binary)
@@ -26,7 +27,7 @@ func TestTables(t *testing.T) {
 					Command: []string{binary, "-test.v"},
 					Env:     environment("root", "bpf", "netns", "tun"),
 					Dir:     source(t, pkg),
-					Modules: []string{"tun"},
+					Modules: []string{"tun", "xfrm_user"},
 				})
 				judge(t, got, want)
 			})
@@ -56,11 +57,11 @@ func source(t *testing.T, pkg string) string {
 	return dir
 }
 
-// compile builds a package's tests.
+// compile builds a package's tests, with those that only a guest can run.
 func compile(t *testing.T, pkg string) string {
 	t.Helper()
 	binary := filepath.Join(t.TempDir(), filepath.Base(pkg)+".test")
-	cmd := exec.CommandContext(t.Context(), "go", "test", "-c", "-o", binary, ".")
+	cmd := exec.CommandContext(t.Context(), "go", "test", "-c", "-tags", "vm", "-o", binary, ".")
 	cmd.Dir = source(t, pkg)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
