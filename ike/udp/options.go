@@ -64,12 +64,12 @@ func (c Config) prepare(fd int) error {
 	return setBuffer(fd, c.Buffer)
 }
 
-// allowFragments turns path MTU discovery off: what does not fit on the way is
-// fragmented there instead of lost, and a forged ICMP message cannot make us
+// allowFragments turns path MTU discovery off: what does not fit, here or on the
+// way, is fragmented instead of lost, and a forged ICMP message cannot make us
 // send small fragments. IPv6 has no fragmentation on the way: there we go by
 // what the path says, and fragment ourselves.
 func allowFragments(fd int, local netip.Addr) error {
-	level, option, mode := unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_INTERFACE
+	level, option, mode := unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_OMIT
 	if network(local) == "udp6" {
 		level, option, mode = unix.IPPROTO_IPV6, unix.IPV6_MTU_DISCOVER, unix.IPV6_PMTUDISC_DONT
 	}

@@ -137,8 +137,9 @@ func prefixes(ss ...string) (ps []netip.Prefix) {
 	return ps
 }
 
-// TestForgedICMP: whoever says "fragmentation needed" in the name of a router
-// does not make us send fragments.
+// TestForgedICMP: what is larger than the interface's MTU goes out in fragments,
+// but whoever says "fragmentation needed" in the name of a router does not make
+// us send more.
 func TestForgedICMP(t *testing.T) {
 	require.Have(t, "root", "netns")
 	l := lab.New()
@@ -167,19 +168,19 @@ func TestForgedICMP(t *testing.T) {
 		return err
 	})
 	t.Cleanup(func() { _ = peer.Close() })
-	send := func() {
-		if err := ours.SendESP(wire.Packet{Local: local, Remote: remote, Data: bytesOf("\x4a", 1400)}); err != nil {
+	send := func(size int) {
+		if err := ours.SendESP(wire.Packet{Local: local, Remote: remote, Data: bytesOf("\x4a", size)}); err != nil {
 			t.Fatal(err)
 		}
 		receive(t, peer)
 	}
-	send() // now there is a route to be changed
+	send(2000) // what the interface is too small for arrives in fragments
 	do(t, far, func() error { return needFragmentation(local, remote) })
 	wire, err := far.Capture("f0", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	send()
+	send(1400)
 	sendTo(t, peer, local, []byte{keepalive}) // the capture has all before this
 	var largest, count int
 	for deadline := time.Now().Add(limit); time.Now().Before(deadline) && count < 2; time.Sleep(10 * time.Millisecond) {
