@@ -23,7 +23,7 @@ test-vm: ## the tests on Linux 6.1 and 6.12, in an emulated machine
 	sh .ci/test vm
 
 generate: ## the BPF objects and their Go mirror, from the C; needs clang-19
-	go generate ./bpf
+	go generate ./bpf ./test/benchxdp
 
 lint: ## formatting, vet, staticcheck
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -l $$(git ls-files '*.go'); exit 1; }
@@ -36,4 +36,7 @@ race: ## the tests under the race detector; needs a C compiler
 fuzz: ## each fuzz target for FUZZTIME (10s)
 	sh .ci/fuzz $(or $(FUZZTIME),10s)
 
-.PHONY: help build demo test test-vm generate lint race fuzz
+bench-xdp: ## what a frame costs in XDP, and what else it could; in under 3 minutes
+	@go run ./test/benchxdp $(BENCH_XDP)
+
+.PHONY: help build demo test test-vm generate lint race fuzz bench-xdp

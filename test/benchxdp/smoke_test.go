@@ -1,0 +1,207 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/cilium/ebpf"
+
+	"github.com/ikepulse/ikepulse/bpf"
+	"github.com/ikepulse/ikepulse/test/require"
+)
+
+// small is a run that is over in seconds and whose timings mean nothing.
+func small(t *testing.T) config {
+	t.Helper()
+	require.Have(t, "root", "bpf", "netns")
+	cpu, err := lastCPU()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return config{cpu: cpu, rounds: 2, repeat: 4000, liveFrames: 4000, members: []int{1000}}
+}
+
+// TestSmoke runs every arm. Each measurement fails that does not find all its
+// frames in the counter of its reason; what the frames left in the maps is
+// looked at here, so that a bench of nothing shows.
+func TestSmoke(t *testing.T) {
+	c := small(t)
+	var r report
+	err := withBench(c, func(b *bench) error {
+		if err := b.measure(); err != nil {
+			return err
+		}
+		r = b.report()
+		for _, p := range b.populations {
+			t.Run(fmt.Sprint(p), func(t *testing.T) { left(t, p, c) })
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Run("arms", func(t *testing.T) { hasArms(t, r, c) })
+	t.Run("output", func(t *testing.T) { prints(t, r) })
+}
+
+// left looks at what the arms of a population left in its maps.
+func left(t *testing.T, p *population, c config) {
+	const rounds = 3 // one of them to warm up
+	frames := uint64(rounds * c.repeat)
+	ticks := map[uint32]bool{}
+	for slot, entry := range members(t, p, p.moving, bpf.HotEntry{}) {
+		if entry.Seen == steadyTick {
+			t.Errorf("slot %d: no frame in a new tick", slot)
+		}
+		ticks[entry.Seen] = true
+	}
+	if len(ticks) != p.members {
+		t.Errorf("%d SPIs were seen last in %d ticks: each frame should have its own", p.members, len(ticks))
+	}
+	for slot, entry := range members(t, p, p.steady, bpf.HotEntry{}) {
+		if entry.Seen != steadyTick {
+			t.Errorf("slot %d: seen in tick %d, there should be one tick only", slot, entry.Seen)
+		}
+	}
+	for slot, entry := range members(t, p, p.limit, benchLimitEntry{}) {
+		if entry.Seen == 0 {
+			t.Errorf("slot %d: the limit arm stored nothing", slot)
+		}
+	}
+	var accounted uint64
+	for slot, entry := range members(t, p, p.others[bpf.MapSAs], bpf.SAEntry{}) {
+		accounted += entry.Packets
+		if entry.Packets == 0 {
+			t.Errorf("slot %d: no packet was accounted", slot)
+		}
+	}
+	spreads := uint64(2)
+	if p.members == 1 {
+		spreads = 1
+	}
+	// One arm in one tick, and one in new ones.
+	if want := 2 * spreads * frames; accounted != want {
+		t.Errorf("%d packets were accounted, want %d", accounted, want)
+	}
+	leftByKeepalives(t, p, c)
+	leftByTextbook(t, p)
+}
+
+// leftByKeepalives finds each keepalive and each answer in its tuple's entry.
+func leftByKeepalives(t *testing.T, p *population, c config) {
+	const rounds = 3
+	var keepalives, answers uint64
+	for i := range p.members {
+		var entry bpf.PeerEntry
+		if err := p.others[bpf.MapPeers].Lookup(tuple(gatewayAddr, uint32(i)), &entry); err != nil {
+			t.Fatal(err)
+		}
+		if entry.Keepalives == 0 || entry.Answers == 0 {
+			t.Errorf("tuple %d: %d keepalives, %d answers", i, entry.Keepalives, entry.Answers)
+		}
+		keepalives += entry.Keepalives
+		answers += entry.Answers
+	}
+	each := uint64(rounds * (c.repeat + c.liveFrames)) // in memory and on the link
+	want := 2 * each                                   // absorbed and answered
+	if p.members == 1 {
+		want += uint64(rounds * c.repeat) // the same frame each time
+	}
+	if keepalives != want || answers != each {
+		t.Errorf("%d keepalives, %d answers, want %d and %d", keepalives, answers, want, each)
+	}
+}
+
+// leftByTextbook wants a time in every entry of the hash.
+func leftByTextbook(t *testing.T, p *population) {
+	var key benchTextbookKey
+	var entry benchTextbookEntry
+	entries := 0
+	all := p.hash.Iterate()
+	for ; all.Next(&key, &entry); entries++ {
+		if entry.Last == 0 {
+			t.Errorf("SPI %#x: the textbook never saw it", key.Spi)
+		}
+	}
+	if err := all.Err(); err != nil || entries != p.members {
+		t.Errorf("%d entries of %d, %v", entries, p.members, err)
+	}
+}
+
+// members returns the entries of all members by slot.
+func members[V any](t *testing.T, p *population, m *ebpf.Map, _ V) map[uint32]V {
+	t.Helper()
+	all := make(map[uint32]V)
+	for i := range p.members {
+		slot := p.spiOf(uint32(i)) & bpf.SlotField
+		var v V
+		if err := m.Lookup(slot, &v); err != nil {
+			t.Fatal(err)
+		}
+		all[slot] = v
+	}
+	if len(all) != p.members {
+		t.Fatalf("%d members share %d slots", p.members, len(all))
+	}
+	return all
+}
+
+// hasArms wants what the figures are made of, each round of it.
+func hasArms(t *testing.T, r report, c config) {
+	rows := map[string]int{}
+	for _, s := range r.Sections {
+		for _, a := range s.Arms {
+			rows[a.Name]++
+			if len(a.Rounds) != c.rounds || a.NS.Min <= 0 {
+				t.Errorf("%s: %s: %v", s.Title, a.Name, a.Rounds)
+			}
+			if strings.HasSuffix(a.Name, "(floor)") != (a.Floor == nil) || a.Floor == nil && (a.Limit != nil || a.Rival != nil) {
+				t.Errorf("%s: %s: compared without a floor", s.Title, a.Name)
+			}
+		}
+	}
+	for name, times := range map[string]int{
+		"ikepulse, non-IPsec (TCP)": 1, "ikepulse, IKE on 500": 1, "ikepulse, IKE on 4500": 1,
+		// Two populations in memory and on the link; one more in memory.
+		"ikepulse, keepalive_answered": 4, "ikepulse, keepalive_absorbed": 5,
+		"kernel, UDP_ENCAP drops it": 2, "Go socket, ReadBatch of 64": 2, "Go socket, a read each": 2,
+		// One SPI; and more, uniform and Zipf.
+		armPass: 3, "parse": 3, armLimit: 3, armChained: 3, armTextbook: 3,
+		armOneTick: 3, armNewTicks: 3, armNewTicksChained: 3,
+		"ikepulse, one tick, accounting": 3, "ikepulse, new ticks, accounting": 3,
+	} {
+		if rows[name] != times {
+			t.Errorf("%s: %d arms, want %d", name, rows[name], times)
+		}
+	}
+	if len(r.Aims) == 0 || len(r.BreakEven) == 0 {
+		t.Errorf("%d aims, %d rows of break-even", len(r.Aims), len(r.BreakEven))
+	}
+}
+
+// prints wants both forms of the output, and the label on every hot table.
+func prints(t *testing.T, r report) {
+	var text, encoded bytes.Buffer
+	if err := r.writeText(&text); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.writeJSON(&encoded); err != nil {
+		t.Fatal(err)
+	}
+	var back report
+	if err := json.Unmarshal(encoded.Bytes(), &back); err != nil || len(back.Sections) != len(r.Sections) {
+		t.Errorf("%d sections come back, %v", len(back.Sections), err)
+	}
+	for _, s := range r.Sections {
+		title := s.Title
+		if s.Hot {
+			title += hotLabel
+		}
+		if !strings.Contains(text.String(), "\n"+title+"\n") {
+			t.Errorf("no table %q in\n%s", title, &text)
+		}
+	}
+}
