@@ -182,7 +182,11 @@ func (s *SA) established(now mono.Time, refusal wire.NotifyType, out *Effects) {
 	if s.rec.Role == Responder && (s.rec.LocalNATted || s.rec.PeerNATted) {
 		out.add(report(Event{Kind: NATDetected, Path: s.Path()}))
 	}
-	out.add(report(Event{Kind: Established, Notify: refusal, Path: s.Path()}))
+	e := Event{Kind: Established, Notify: refusal, Path: s.Path()}
+	if refusal != 0 && !s.carriesESP() {
+		e.Err = errNoNATT
+	}
+	out.add(report(e))
 	if child, ok := s.Child(); ok {
 		out.add(report(Event{Kind: ChildUp, Path: s.Path(), Child: &child}))
 	}

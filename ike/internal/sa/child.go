@@ -16,6 +16,7 @@ var (
 	errNoChild = errors.New("the peer gave no Child SA")
 	errWidened = errors.New("the peer's traffic selectors go beyond ours")
 	errAddress = errors.New("the peer gave no virtual address")
+	errNoNATT  = errors.New("the peer does not encapsulate ESP in UDP, and we do nothing else")
 )
 
 // childRequest are the initiator's payloads for the first Child SA.
@@ -133,6 +134,8 @@ func (s *SA) acceptChild(now mono.Time, c Admitted) (ok bool, ps []wire.Payload,
 	switch {
 	case a.tsi == nil || a.tsr == nil:
 		return false, nil, wire.InvalidSyntax
+	case !s.carriesESP():
+		return false, nil, wire.NoProposalChosen
 	case len(s.conn.Pools) > 0 && len(wanted) == 0:
 		return false, nil, wire.FailedCPRequired
 	case len(wanted) > 0 && len(c.Addrs) == 0:

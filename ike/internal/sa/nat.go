@@ -62,6 +62,13 @@ func (s *SA) encapsulated() bool {
 	return s.rec.LocalNATted || s.rec.PeerNATted || s.env.ForceEncap
 }
 
+// carriesESP tells whether the peer's ESP can reach our data plane: one that
+// has stayed away from the NAT-T port, although a NAT was shown to it, knows no
+// encapsulation.
+func (s *SA) carriesESP() bool {
+	return !s.env.ForceEncap || s.rec.Local.port == s.env.NATTPort
+}
+
 // float moves the SA's path to the NAT-T ports. RFC 7296 §2.23
 func (s *SA) float() { s.rec.Local.port, s.rec.Remote.port = s.env.NATTPort, s.env.NATTPort }
 

@@ -416,3 +416,24 @@ func FuzzHandle(f *testing.F) {
 		}
 	})
 }
+
+// TestPeerWithoutEncapsulation: who stays on port 500 although he sees a NAT
+// would send bare ESP, which no socket of ours gets: he has no Child SA, and
+// knows it.
+func TestPeerWithoutEncapsulation(t *testing.T) {
+	w := newWorld(t)
+	w.natted = false
+	w.gateway.env.ForceEncap = true
+	w.client.env.NATTPort = 500
+	w.initiate()
+	w.run(50 * time.Millisecond)
+	for _, n := range []*node{w.client, w.gateway} {
+		i := slices.IndexFunc(n.events, func(e Event) bool { return e.Kind == Established })
+		if i < 0 || n.events[i].Notify != wire.NoProposalChosen || n.events[i].Err == nil {
+			t.Errorf("%s: %+v", n.name, n.events)
+		}
+		if len(n.in)+len(n.out)+len(n.tracked) > 0 {
+			t.Errorf("%s has a Child SA", n.name)
+		}
+	}
+}
