@@ -4,15 +4,11 @@ import (
 	"math"
 	"testing"
 
-	"github.com/cilium/ebpf"
-
 	"github.com/ikepulse/ikepulse/bpf"
-	"github.com/ikepulse/ikepulse/test/require"
 )
 
 // The product's own counts of packets tell how often each SPI was chosen.
 func TestSpread(t *testing.T) {
-	require.Have(t, "root", "bpf")
 	const members, frames = 1000, 400_000
 	for _, test := range []struct {
 		spread
@@ -37,15 +33,7 @@ func TestSpread(t *testing.T) {
 // chosen returns how often each member's SPI was seen.
 func chosen(t *testing.T, how spread, count, frames int) (packets []uint64) {
 	t.Helper()
-	r, err := newRig()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := r.close(); err != nil {
-			t.Error(err)
-		}
-	})
+	r := testRig(t)
 	p, err := r.populate(count)
 	if err != nil {
 		t.Fatal(err)
@@ -54,14 +42,7 @@ func chosen(t *testing.T, how spread, count, frames int) (packets []uint64) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m := mutator{program: benchProgMutateEsp, constants: how.constants(p), frame: esp()}
-	head, err := r.before(m, product.XDP)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := head.Run(&ebpf.RunOptions{Data: m.frame, Repeat: uint32(frames)}); err != nil {
-		t.Fatal(err)
-	}
+	r.send(t, p, how, product.XDP, frames)
 	entries := members(t, p, p.others[bpf.MapSAs], bpf.SAEntry{})
 	for i := range count {
 		packets = append(packets, entries[p.spiOf(uint32(i))&bpf.SlotField].Packets)
