@@ -149,7 +149,7 @@ func TestGenericFallback(t *testing.T) {
 	defer remove(t, i)
 	for name, want := range map[string]string{
 		"vbridge": "the driver cannot",
-		"lo":     "the driver cannot",
+		"lo":      "the driver cannot",
 	} {
 		a := attach(t, i, name)
 		if a.Mode != "generic" || !strings.Contains(a.Note, "not native") || !strings.Contains(a.Note, want) {

@@ -1,7 +1,6 @@
 package loader
 
 import (
-	"errors"
 	"fmt"
 
 	"github.com/vishvananda/netlink"
@@ -10,9 +9,10 @@ import (
 // Reattach puts the program back on every interface that has lost it and is
 // there: one that was deleted and came back, or that somebody took the program
 // off by force. What Detach has taken off stays off: no pin of it is left.
-func (i *Instance) Reattach() (done []Attachment, err error) {
+// failed has the interfaces that refuse, by name.
+func (i *Instance) Reattach() (done []Attachment, failed map[string]error, err error) {
+	failed = map[string]error{}
 	err = i.locked(func(links []attached) error {
-		var errs []error
 		for _, l := range links {
 			dev := l.returned()
 			if dev == nil {
@@ -20,14 +20,14 @@ func (i *Instance) Reattach() (done []Attachment, err error) {
 			}
 			a, err := i.put(dev, links)
 			if err != nil {
-				errs = append(errs, fmt.Errorf("attaching to %s again: %w", l.name, err))
+				failed[l.name] = fmt.Errorf("attaching to %s again: %w", l.name, err)
 				continue
 			}
 			done = append(done, a)
 		}
-		return errors.Join(errs...)
+		return nil
 	})
-	return done, err
+	return done, failed, err
 }
 
 // returned is the interface that a link without one was on, if it is there.
@@ -40,4 +40,18 @@ func (a attached) returned() netlink.Link {
 		return nil
 	}
 	return dev
+}
+
+// Intact returns nil while what is pinned are this instance's own maps and
+// program, or nothing is pinned: pins may be removed, and made anew by another
+// process, and then nothing that this one writes is read.
+func (i *Instance) Intact() error {
+	return i.locked(func([]attached) error {
+		_, release, err := i.present()
+		if err != nil {
+			return err
+		}
+		release()
+		return nil
+	})
 }

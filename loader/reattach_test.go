@@ -12,7 +12,7 @@ import (
 
 func reattach(t *testing.T, i *Instance, want ...string) {
 	t.Helper()
-	done, err := i.Reattach()
+	done, failed, err := i.Reattach()
 	var names []string
 	for _, a := range done {
 		names = append(names, a.Interface)
@@ -20,8 +20,8 @@ func reattach(t *testing.T, i *Instance, want ...string) {
 			t.Errorf("%+v", a)
 		}
 	}
-	if err != nil || strings.Join(names, " ") != strings.Join(want, " ") {
-		t.Errorf("attached to %q again, want %q; %v", names, want, err)
+	if err != nil || len(failed) > 0 || strings.Join(names, " ") != strings.Join(want, " ") {
+		t.Errorf("attached to %q again, want %q; %v, %v", names, want, failed, err)
 	}
 }
 
@@ -102,10 +102,10 @@ func TestReattachAfterSomebody(t *testing.T) {
 		t.Fatal(err)
 	}
 	for range 2 {
-		done, err := i.Reattach()
+		done, failed, err := i.Reattach()
 		var other *ForeignError
-		if !errors.As(err, &other) || other.ID != id || len(done) != 0 {
-			t.Errorf("%+v, %v", done, err)
+		if err != nil || !errors.As(failed["vtaken"], &other) || other.ID != id || len(done) != 0 {
+			t.Errorf("%+v, %v, %v", done, failed, err)
 		}
 	}
 	if on := programOn(t, "vtaken"); on != id {
@@ -136,5 +136,32 @@ func TestDispatcher(t *testing.T) {
 	}
 	if on := programOn(t, "vdisp"); on != id {
 		t.Errorf("program %d is on the interface, the dispatcher is %d", on, id)
+	}
+}
+
+// Pins that were removed, or made anew, are told from our own.
+func TestIntact(t *testing.T) {
+	privileged(t)
+	i := ensure(t, small())
+	if err := i.Intact(); err != nil {
+		t.Error(err)
+	}
+	if err := i.Remove(); err != nil {
+		t.Fatal(err)
+	}
+	if err := i.Intact(); !errors.Is(err, ErrNotLoaded) {
+		t.Errorf("removed: %v", err)
+	}
+	another := ensure(t, small())
+	if err := i.Intact(); err == nil || !strings.Contains(err.Error(), "replaced by another process") {
+		t.Errorf("made anew: %v", err)
+	}
+	remove(t, another)
+	if err := i.Close(); err != nil {
+		t.Error(err)
+	}
+	held := ensure(t, Options{NoPin: true, Capacity: 10})
+	if err := errors.Join(held.Intact(), held.Close()); err != nil {
+		t.Error(err)
 	}
 }

@@ -59,8 +59,13 @@ func planOf(c *cli.Context) (*plan, error) {
 	if err != nil {
 		return nil, err
 	}
-	if p.running = instanceOf(c).running; p.running {
+	i := instanceOf(c)
+	if p.running = i.running; p.running {
 		p.from = "as the running daemon has them"
+		err = i.hasXDP(c.Context)
+	}
+	if err != nil {
+		return nil, err
 	}
 	if c.IsSet("keepalive") {
 		p.options.Keepalive = c.String("keepalive")

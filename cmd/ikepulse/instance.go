@@ -56,6 +56,16 @@ func (i instance) status(ctx context.Context) (*gateway.Status, error) {
 	return &st, err
 }
 
+// hasXDP is an error where a running daemon went on without: it would not know
+// what is loaded behind its back.
+func (i instance) hasXDP(ctx context.Context) error {
+	st, err := i.status(ctx)
+	if err == nil && st.Daemon != nil && st.XDP == nil {
+		err = errors.New("the running daemon goes without XDP (ikepulse status says why): put that right and restart it, and it attaches by itself")
+	}
+	return err
+}
+
 const noBPFFS = "no bpffs is mounted here, so nothing that is pinned can be seen (if this is ip netns exec, use --netns)"
 
 // pins calls f with what is pinned.

@@ -187,9 +187,15 @@ type daemon struct {
 
 func (s *site) run(ns *lab.Namespace, args ...string) *daemon {
 	s.t.Helper()
+	return s.runPrepared(ns, nil, args...)
+}
+
+// runPrepared is run with something done by the thread that forks.
+func (s *site) runPrepared(ns *lab.Namespace, prepare func() error, args ...string) *daemon {
+	s.t.Helper()
 	s.write("anna.psk", psk+"\n")
 	d := &daemon{}
-	d.Process = s.start(ns, &d.log, nil, append([]string{"run"}, args...)...)
+	d.Process = s.start(ns, &d.log, prepare, append([]string{"run"}, args...)...)
 	s.await("a daemon runs", func() error {
 		select {
 		case <-d.Done():
@@ -207,7 +213,13 @@ func (s *site) run(ns *lab.Namespace, args ...string) *daemon {
 // tunnel runs both daemons and brings a tunnel up between them.
 func (s *site) tunnel() (gw, client *daemon) {
 	s.t.Helper()
-	gw = s.run(s.Gateway, "--config", s.write("gateway.yaml", gatewayConfig))
+	return s.tunnelBy(gatewayConfig)
+}
+
+// tunnelBy is tunnel with a gateway of that configuration.
+func (s *site) tunnelBy(config string) (gw, client *daemon) {
+	s.t.Helper()
+	gw = s.run(s.Gateway, "--config", s.write("gateway.yaml", config))
 	client = s.run(s.Clients[0], "--instance", "anna", "--config", s.write("anna.yaml", fmt.Sprintf(clientConfig, s.dir)))
 	s.want(s.Clients[0], 0, []string{"office is up\n"}, "--instance", "anna", "initiate", "office")
 	return gw, client

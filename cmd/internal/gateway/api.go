@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"slices"
 	"strings"
 
 	"github.com/ikepulse/ikepulse/cmd/internal/control"
@@ -33,7 +32,7 @@ func (d *daemon) status(ctx context.Context) (*Status, error) {
 	if st.IKE, err = d.gateway.Status(ctx); err != nil {
 		return nil, err
 	}
-	if st.XDP, err = DescribeXDP(d.xdp); err != nil {
+	if st.XDP, err = d.describeXDP(); err != nil {
 		return nil, err
 	}
 	for _, s := range d.sockets {
@@ -51,13 +50,12 @@ func (d *daemon) status(ctx context.Context) (*Status, error) {
 func (d *daemon) problems(st *Status) []string {
 	all := []string{}
 	add := func(format string, args ...any) { all = append(all, fmt.Sprintf(format, args...)) }
-	for _, name := range d.interfaces {
-		if !slices.ContainsFunc(st.XDP.Attachments, func(a Attachment) bool { return a.Interface == name && !a.Gone }) {
-			add("XDP is not attached to %s: nothing answers keepalives there; ikepulse attach %s", name, name)
-		}
-	}
+	all = append(all, d.xdpProblems(st.XDP)...)
 	if n := st.IKE.Up + st.IKE.Connecting + st.IKE.Deleting; n >= st.IKE.MaxSAs {
 		add("all %d tunnels of xdp.capacity are in use: nobody else can connect", st.IKE.MaxSAs)
+	}
+	if p := d.slotProblem(bootTime()); p != "" {
+		add("%s", p)
 	}
 	if n := st.IKE.Counters["panics"] + st.IKE.Counters["key_exchange_panics"]; n > 0 {
 		add("%d errors of the program itself were contained: see the log", n)
@@ -79,16 +77,25 @@ func (d *daemon) peers(ctx context.Context) ([]Peer, error) {
 	if err != nil {
 		return nil, err
 	}
-	known := map[maps.Tuple]*Keepalives{}
-	tracked, err := TrackedPeers(d.xdp.Maps())
-	for i, t := range tracked {
-		known[maps.Tuple{Local: t.Local, Peer: t.Remote}] = &tracked[i].Keepalives
-	}
+	known, err := d.keepalives()
 	out := make([]Peer, 0, len(list))
 	for _, p := range list {
 		out = append(out, Peer{p, known[maps.Tuple{Local: p.Local, Peer: p.Remote}]})
 	}
 	return out, err
+}
+
+// keepalives are those that XDP has counted, by where they came from.
+func (d *daemon) keepalives() (map[maps.Tuple]*Keepalives, error) {
+	if d.xdp == nil {
+		return nil, nil
+	}
+	known := map[maps.Tuple]*Keepalives{}
+	tracked, err := TrackedPeers(d.xdp.Maps())
+	for i, t := range tracked {
+		known[maps.Tuple{Local: t.Local, Peer: t.Remote}] = &tracked[i].Keepalives
+	}
+	return known, err
 }
 
 func (d *daemon) sas(ctx context.Context) (any, error) {

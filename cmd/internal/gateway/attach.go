@@ -31,6 +31,11 @@ func Load(o loader.Options) (i *loader.Instance, fresh bool, err error) {
 
 // Interfaces are those that a configuration names, or that carry its addresses.
 func Interfaces(c *config.Config) ([]string, error) {
+	for _, name := range c.Listen.Interfaces {
+		if err := present(name); err != nil {
+			return nil, err
+		}
+	}
 	if len(c.Listen.Interfaces) > 0 {
 		return c.Listen.Interfaces, nil
 	}

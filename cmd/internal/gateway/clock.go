@@ -14,9 +14,8 @@ const (
 
 // keepTime keeps the maps' clock right.
 func (d *daemon) keepTime(ctx context.Context) error {
-	clock := d.xdp.Maps().Clock
-	recalibrate(ctx, clock.Suspended, func() {
-		if err := clock.Calibrate(); err != nil {
+	recalibrate(ctx, d.clock.Suspended, func() {
+		if err := d.clock.Calibrate(); err != nil {
 			d.clockError.Store(&err)
 			return
 		}

@@ -41,8 +41,12 @@ type daemon struct {
 	closers []func() error
 
 	store      ike.Store
-	xdp        *loader.Instance
+	xdp        *loader.Instance // nil: the gateway goes without, and noXDP says why
+	noXDP      error
+	ledger     ledger      // of inbound SPIs, in the maps or in our own memory
+	clock      *maps.Clock // the ledger's
 	interfaces []string
+	keeper     *keeper // nil without XDP
 	sockets    []*udp.Socket
 	endpoints  *udp.Endpoints
 	plane      *tun.Plane
@@ -51,6 +55,7 @@ type daemon struct {
 	up         bool // open has succeeded
 
 	clockError atomic.Pointer[error] // of the last calibration
+	slotless   atomic.Int64          // when an SPI was last refused for want of a slot
 }
 
 // Run is the daemon: it returns nil when ctx has ended and the tunnels have been
@@ -109,10 +114,14 @@ func (d *daemon) loadXDP(context.Context) error {
 	o := LoaderOptions(d.Names.Instance, d.Config)
 	o.NoPin = d.NoPin
 	loaded, fresh, err := Load(o)
+	if err != nil && dispensable(err) {
+		return d.goWithoutXDP(err)
+	}
 	if err != nil {
 		return err
 	}
-	d.xdp = loaded
+	d.xdp, d.ledger, d.clock = loaded, loaded.Maps(), loaded.Maps().Clock
+	d.keeper = newKeeper(loaded, d.interfaces, d.Log)
 	d.own(func() error {
 		if fresh && !d.up {
 			return errors.Join(loaded.Remove(), loaded.Close())
@@ -159,17 +168,21 @@ func (d *daemon) openSockets(ctx context.Context) error {
 }
 
 func (d *daemon) newGateway(context.Context) (err error) {
-	set := d.xdp.Maps()
-	alloc, free, shardOf := slots(set.Meta.Capacity, d.Config.Shards)
-	d.gateway, err = ike.New(ikeConfig(d.Config), ike.Edges{
-		Tracker: set, DataPlane: d.planeOf, Sender: d.endpoints, Store: d.store,
-		AllocSPI: alloc, FreeSPI: free, ESPShard: shardOf,
-		Logger: d.Log, Clock: bootTime,
-	})
+	d.gateway, err = ike.New(ikeConfig(d.Config), d.edges())
 	for _, s := range d.Config.Secrets {
 		clear(s.PSK.Bytes())
 	}
 	return err
+}
+
+// edges are where the IKE side meets the ledger, the data plane and the sockets.
+func (d *daemon) edges() ike.Edges {
+	alloc, free, shardOf := slots(d.Config.XDP.Capacity, d.Config.Shards)
+	return ike.Edges{
+		Tracker: d.ledger, DataPlane: d.planeOf, Sender: d.endpoints, Store: d.store,
+		AllocSPI: d.noteSlots(alloc), FreeSPI: free, ESPShard: shardOf,
+		Logger: d.Log, Clock: bootTime,
+	}
 }
 
 // slots are the allocators of inbound SPIs, one a shard, and the function that
@@ -202,16 +215,13 @@ func (d *daemon) listen(context.Context) (err error) {
 	return nil
 }
 
+// attach is the keeper's first pass. An interface that refuses keeps nobody
+// from his tunnel: it is tried again, and status says so.
 func (d *daemon) attach(context.Context) error {
-	attached, err := AttachAll(d.xdp, d.interfaces)
-	for _, a := range attached {
-		log := d.Log.With("interface", a.Interface, "mode", a.Mode, "program", a.ProgramID)
-		if a.Note != "" {
-			log = log.With("note", a.Note)
-		}
-		log.Info("XDP attached")
+	if d.keeper != nil {
+		d.keeper.pass()
 	}
-	return err
+	return nil
 }
 
 // serve runs until ctx ends, or a part fails. Everything else goes on until
@@ -227,6 +237,7 @@ func (d *daemon) serve(ctx context.Context) error {
 		"data plane":     d.servePlane,
 		"control socket": func(ctx context.Context) error { return control.Serve(ctx, d.listener, d.api()) },
 		"clock":          d.keepTime,
+		"XDP":            d.keepAttached,
 	} {
 		parts.Go(func() { // stops when life ends
 			if err := run(life); err != nil {

@@ -28,7 +28,7 @@ func (d *daemon) openDataplane(context.Context) error {
 		return fmt.Errorf("data plane: %w", err)
 	}
 	d.own(device.Close)
-	d.plane = tun.New(device, d.endpoints.SendESP, d.xdp.Maps().Stamp)
+	d.plane = tun.New(device, d.endpoints.SendESP, d.ledger.Stamp)
 	return nil
 }
 

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -197,7 +198,14 @@ func TestProblems(t *testing.T) {
 	clock := errors.New("out of order")
 	for says, spoil := range map[string]func(*Status){
 		"XDP is not attached to eth1: nothing answers keepalives there; ikepulse attach eth1": func(st *Status) { st.XDP.Attachments = st.XDP.Attachments[:1] },
-		"XDP is not attached to eth0":    func(st *Status) { st.XDP.Attachments[0].Gone = true },
+		"XDP is not on eth0: it is gone; it is attached again": func(st *Status) {
+			st.XDP.Attachments[0].Gone, st.XDP.Attachments[0].Note = true, "it is gone"
+		},
+		"XDP is off: no; way; no keepalive is answered": func(st *Status) { st.XDP, d.noXDP = nil, errors.New("no\nway") },
+		"a tunnel was refused 1s ago: every SPI slot": func(*Status) {
+			alloc := func(int) func(int64) (uint32, bool) { return func(int64) (uint32, bool) { return 0, false } }
+			d.noteSlots(alloc)(0)(bootTime() - int64(time.Second))
+		},
 		"all 10 tunnels of xdp.capacity": func(st *Status) { st.IKE.Connecting = 1 },
 		"3 errors of the program itself": func(st *Status) { st.IKE.Counters["panics"], st.IKE.Counters["key_exchange_panics"] = 1, 2 },
 		"cannot be read: out of order":   func(*Status) { d.clockError.Store(&clock) },
@@ -208,6 +216,23 @@ func TestProblems(t *testing.T) {
 			t.Errorf("want %q, got %q", says, p)
 		}
 		d.clockError.Store(nil)
+		d.slotless.Store(0)
+	}
+	d.slotless.Store(bootTime() - int64(slotsRest) - int64(time.Second))
+	if p := d.problems(well()); len(p) > 0 {
+		t.Errorf("a slot was refused long ago, and %q", p)
+	}
+}
+
+// TestInterfaceProblems: an interface has one reason, and it is the nearest.
+func TestInterfaceProblems(t *testing.T) {
+	x := &XDP{Attachments: []Attachment{{Interface: "eth0"}, {Interface: "eth1", Gone: true, Note: "gone"}, {Interface: "eth2", Gone: true, Note: "gone"}}}
+	got := interfaceProblems(x, []string{"eth0", "eth1", "eth2", "eth3", "eth4"}, map[string]error{"eth2": errors.New("taken"), "eth3": errors.New("foreign")})
+	want := []string{"XDP is not on eth2: taken", "XDP is not on eth3: foreign",
+		"XDP is not on eth1: gone; it is attached again as soon as it can be",
+		"XDP is not attached to eth4: nothing answers keepalives there; ikepulse attach eth4"}
+	if !slices.Equal(got, want) {
+		t.Errorf("%q, want %q", got, want)
 	}
 }
 

@@ -63,10 +63,12 @@ func LookAtHost(c *config.Config) []Finding {
 
 func saying(well string, err error) string {
 	if err != nil {
-		return strings.ReplaceAll(err.Error(), "\n", "; ")
+		return oneLine(err)
 	}
 	return well
 }
+
+func oneLine(err error) string { return strings.ReplaceAll(err.Error(), "\n", "; ") }
 
 func fileSystem(path string, magic int64, otherwise string) string {
 	var fs unix.Statfs_t

@@ -36,8 +36,8 @@ func Carriers(addresses []netip.Addr) ([]string, error) {
 // AddressesOf returns an interface's own addresses, but for link-local ones,
 // which no peer can reach.
 func AddressesOf(ifname string) ([]netip.Addr, error) {
-	if _, err := netlink.LinkByName(ifname); err != nil {
-		return nil, fmt.Errorf("%s: no such interface in this network namespace", ifname)
+	if err := present(ifname); err != nil {
+		return nil, err
 	}
 	all, err := carried()
 	var out []netip.Addr
@@ -48,6 +48,13 @@ func AddressesOf(ifname string) ([]netip.Addr, error) {
 	}
 	slices.SortFunc(out, netip.Addr.Compare)
 	return out, err
+}
+
+func present(ifname string) error {
+	if _, err := netlink.LinkByName(ifname); err != nil {
+		return fmt.Errorf("%s: no such interface in this network namespace", ifname)
+	}
+	return nil
 }
 
 // carried maps every address to its interface.

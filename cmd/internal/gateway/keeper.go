@@ -1,0 +1,170 @@
+package gateway
+
+import (
+	"context"
+	"log/slog"
+	"maps"
+	"sync"
+	"time"
+
+	"github.com/vishvananda/netlink"
+
+	"github.com/ikepulse/ikepulse/loader"
+)
+
+// keeper keeps the program on its interfaces while the daemon runs. What is
+// pinned says which they are: an interface that somebody attached meanwhile is
+// looked after too, one that he detached is left alone, and one that is gone,
+// or has lost the program, gets it back.
+type keeper struct {
+	xdp *loader.Instance
+	log *slog.Logger
+
+	pending []string          // to be attached for the first time
+	known   map[string]string // what was last said of each interface
+
+	mu      sync.Mutex
+	refused map[string]error // by interface, as of the last pass
+}
+
+func newKeeper(xdp *loader.Instance, interfaces []string, log *slog.Logger) *keeper {
+	return &keeper{xdp: xdp, log: log, pending: interfaces, known: map[string]string{}}
+}
+
+// keepEvery is how soon a loss is noticed that no event of a link tells of.
+const keepEvery = time.Second
+
+// keepAttached runs the keeper until ctx ends.
+func (d *daemon) keepAttached(ctx context.Context) error {
+	for d.keeper != nil && ctx.Err() == nil {
+		d.keeper.follow(ctx)
+	}
+	return nil
+}
+
+// follow makes a pass each second, and at once when a link changes, for as
+// long as its events are heard.
+func (k *keeper) follow(ctx context.Context) {
+	ctx, end := context.WithCancel(ctx)
+	defer end()
+	poll := time.NewTicker(keepEvery)
+	defer poll.Stop()
+	links := linkEvents(ctx)
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-poll.C:
+			k.pass()
+			if links == nil {
+				return // to listen again
+			}
+		case event, ok := <-links:
+			if !ok {
+				links = nil // its socket took no more
+			} else if k.concerns(event) {
+				k.pass()
+			}
+		}
+	}
+}
+
+// linkEvents tells of interfaces that come, go and change, until ctx ends or
+// an event is lost; nil if there is no way to hear of them.
+func linkEvents(ctx context.Context) <-chan netlink.LinkUpdate {
+	const room = 64
+	events := make(chan netlink.LinkUpdate, room)
+	if err := netlink.LinkSubscribe(events, ctx.Done()); err != nil {
+		return nil
+	}
+	context.AfterFunc(ctx, func() {
+		for range events { // its sender may wait for us, and closes it
+		}
+	})
+	return events
+}
+
+// concerns tells whether an event is about an interface of ours: others may
+// come and go by the thousand.
+func (k *keeper) concerns(event netlink.LinkUpdate) bool {
+	_, ours := k.known[event.Attrs().Name]
+	return ours
+}
+
+// pass attaches what is to be attached, and takes note of what has changed.
+func (k *keeper) pass() {
+	refused := map[string]error{}
+	var waiting []string
+	for _, name := range k.pending {
+		a, err := k.xdp.Attach(name)
+		if err != nil {
+			refused[name] = err
+			waiting = append(waiting, name)
+			continue
+		}
+		k.attached(a)
+	}
+	k.pending = waiting
+	again, failed, _ := k.xdp.Reattach() // what else is wrong with the pins, status finds
+	for _, a := range again {
+		k.attached(a)
+	}
+	maps.Copy(refused, failed)
+	k.notice(refused)
+	k.mu.Lock()
+	k.refused = refused
+	k.mu.Unlock()
+}
+
+// refusals are why interfaces have no program, by name.
+func (k *keeper) refusals() map[string]error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.refused
+}
+
+// What is known of an interface, beside why it is refused.
+const (
+	isOn  = ""
+	isOff = "detached"
+)
+
+func (k *keeper) attached(a loader.Attachment) {
+	log := k.log.With("interface", a.Interface, "mode", a.Mode, "program", a.ProgramID)
+	if a.Note != "" {
+		log = log.With("note", a.Note)
+	}
+	log.Info("XDP attached")
+	k.known[a.Interface] = isOn
+}
+
+// notice logs what has become of interfaces since the last pass, once each.
+func (k *keeper) notice(refused map[string]error) {
+	now := map[string]string{}
+	attachments, err := k.xdp.Attachments()
+	if err != nil {
+		return // the next pass sees more, and status says what is wrong
+	}
+	for name := range k.known {
+		now[name] = isOff
+	}
+	for _, a := range attachments {
+		if now[a.Interface] = isOn; a.Gone {
+			now[a.Interface] = a.Note
+		}
+	}
+	for name, err := range refused {
+		now[name] = oneLine(err)
+	}
+	for name, state := range now {
+		before, seen := k.known[name]
+		switch {
+		case seen && before == state:
+		case state == isOn:
+			k.log.Info("XDP is on an interface again, or was attached to one", "interface", name)
+		default:
+			k.log.Warn("XDP is off an interface", "interface", name, "why", state)
+		}
+	}
+	k.known = now
+}

@@ -1,0 +1,114 @@
+package gateway
+
+import (
+	"errors"
+	"fmt"
+	stdmaps "maps"
+	"slices"
+	"time"
+
+	"github.com/ikepulse/ikepulse/ike"
+	"github.com/ikepulse/ikepulse/loader"
+	"github.com/ikepulse/ikepulse/maps"
+)
+
+// ledger is where inbound SPIs are known and stamped: the maps, or where the
+// kernel refuses them our own memory.
+type ledger interface {
+	ike.Tracker
+	Stamp(spi uint32, now int64)
+}
+
+// dispensable tells whether a gateway can do without what err keeps it from.
+// What is loaded for something else is for a person to decide about: XDP would
+// go on beside us by another configuration.
+func dispensable(err error) bool {
+	var otherwise *loader.MismatchError
+	var elsewhere *loader.NamespaceError
+	return !errors.As(err, &otherwise) && !errors.As(err, &elsewhere)
+}
+
+// goWithoutXDP keeps the evidence in our own memory: who is alive is decided
+// as ever, from what we have authenticated ourselves.
+func (d *daemon) goWithoutXDP(why error) error {
+	memory, err := maps.NewMemory(d.Config.XDP.Capacity)
+	if err != nil {
+		return errors.Join(why, err)
+	}
+	d.noXDP, d.ledger, d.clock = why, memory, memory.Clock
+	d.Log.Warn("going on without XDP: no keepalive is answered, tunnels are as ever", "error", why)
+	return nil
+}
+
+func (d *daemon) describeXDP() (*XDP, error) {
+	if d.xdp == nil {
+		return nil, nil
+	}
+	return DescribeXDP(d.xdp)
+}
+
+// xdpProblems says where XDP is not as it should be.
+func (d *daemon) xdpProblems(x *XDP) (all []string) {
+	add := func(format string, args ...any) { all = append(all, fmt.Sprintf(format, args...)) }
+	if x == nil {
+		add("XDP is off: %s; no keepalive is answered and SPIs are stamped by our own decryption alone; put it right and restart the daemon", oneLine(d.noXDP))
+		return all
+	}
+	var refused map[string]error
+	if d.keeper != nil {
+		if err := d.keeper.xdp.Intact(); err != nil {
+			add("what is pinned is no longer this daemon's (%s): XDP does nothing for these tunnels; restart the daemon", oneLine(err))
+			return all
+		}
+		refused = d.keeper.refusals()
+	}
+	return interfaceProblems(x, d.interfaces, refused)
+}
+
+// interfaceProblems says which interfaces lack the program, each with one
+// reason; refused are those of the keeper.
+func interfaceProblems(x *XDP, configured []string, refused map[string]error) (all []string) {
+	add := func(format string, args ...any) { all = append(all, fmt.Sprintf(format, args...)) }
+	for _, name := range slices.Sorted(stdmaps.Keys(refused)) {
+		add("XDP is not on %s: %s", name, oneLine(refused[name]))
+	}
+	on := map[string]bool{}
+	for _, a := range x.Attachments {
+		if on[a.Interface] = true; a.Gone && refused[a.Interface] == nil {
+			add("XDP is not on %s: %s; it is attached again as soon as it can be", a.Interface, a.Note)
+		}
+	}
+	for _, name := range configured {
+		if !on[name] && refused[name] == nil {
+			add("XDP is not attached to %s: nothing answers keepalives there; ikepulse attach %s", name, name)
+		}
+	}
+	return all
+}
+
+// slotsRest is how long a slot is no one's after its SPI went.
+const slotsRest = 2 * time.Minute
+
+// noteSlots remembers when an inbound SPI was refused for want of a slot.
+func (d *daemon) noteSlots(alloc func(int) func(int64) (uint32, bool)) func(int) func(int64) (uint32, bool) {
+	return func(shard int) func(int64) (uint32, bool) {
+		of := alloc(shard)
+		return func(now int64) (uint32, bool) {
+			spi, ok := of(now)
+			if !ok {
+				d.slotless.Store(now)
+			}
+			return spi, ok
+		}
+	}
+}
+
+// slotProblem is set for as long as the reason of the last refusal may last.
+func (d *daemon) slotProblem(now int64) string {
+	last := d.slotless.Load()
+	if last == 0 || now-last > int64(slotsRest) {
+		return ""
+	}
+	return fmt.Sprintf("a tunnel was refused %v ago: every SPI slot is in use, or rests for %v after its tunnel went; a larger xdp.capacity has more",
+		time.Duration(now-last).Round(time.Second), slotsRest)
+}
