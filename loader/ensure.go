@@ -92,7 +92,7 @@ func OpenDir(dir string) (*Instance, error) {
 		return nil, err
 	}
 	defer closeLinks(found.links)
-	if differs := found.unreadable(found.meta.Capacity); len(differs) > 0 {
+	if differs := found.unreadable(found.meta); len(differs) > 0 {
 		return nil, errors.Join(found.mismatch(differs), found.Close())
 	}
 	return found.instance(dir)
@@ -109,7 +109,7 @@ func load(o Options, cookie uint64) (*objects, error) {
 	}
 	defer prog.Close()
 	meta := o.fresh(clock, cookie)
-	spec, err := maps.Spec(meta.Capacity)
+	spec, err := maps.SpecFor(meta)
 	if err != nil {
 		return nil, err
 	}

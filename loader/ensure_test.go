@@ -34,7 +34,7 @@ func TestEnsureAndRemove(t *testing.T) {
 			t.Errorf("%s has mode %v", dir, stat.Mode())
 		}
 	}
-	want := []string{bpf.MapHot, bpf.MapSAs, bpf.MapPeers, bpf.MapLocals, bpf.MapStats,
+	want := []string{bpf.MapHot, bpf.MapSAs, bpf.MapPeers, bpf.MapFollow, bpf.MapLocals, bpf.MapStats,
 		bpf.MapBudget, bpf.MapMeta, bpf.ProgXDP, bpf.ProgClock}
 	for _, name := range want {
 		if _, err := os.Stat(filepath.Join(i.Dir(), name)); err != nil {
@@ -325,6 +325,7 @@ func TestMismatchAttached(t *testing.T) {
 		{Options{AnswerBudget: 1}, []string{"answer budget"}},
 		{Options{AnswerInterval: time.Hour}, []string{"answer interval"}},
 		{Options{Account: true}, []string{"accounting"}},
+		{Options{Follow: true}, []string{"following another daemon is false, true is wanted", "keepalive is answer, absorb is wanted", "ikepulse_follow has max entries 1, not 256"}},
 	} {
 		_, err := Ensure(c.o)
 		var mismatch *MismatchError
@@ -604,7 +605,7 @@ func TestBuildFails(t *testing.T) {
 			built = pinsBelow(t, underConstruction(dir))
 			return broken
 		})
-		if !errors.Is(err, broken) || len(built) != 9 {
+		if !errors.Is(err, broken) || len(built) != 10 {
 			t.Errorf("err = %v with %q built", err, built)
 		}
 		if pins := pinsBelow(t, bpffs); len(pins) != 0 {
@@ -630,7 +631,7 @@ func TestSweep(t *testing.T) {
 		}
 	}
 	i := ensure(t, Options{PinDir: dir, Capacity: 100})
-	if pins := pinsBelow(t, bpffs); len(pins) != 10 {
+	if pins := pinsBelow(t, bpffs); len(pins) != 11 {
 		t.Errorf("pins: %q", pins)
 	}
 	remove(t, i)

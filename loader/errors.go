@@ -17,6 +17,8 @@ var (
 	ErrNoBPFFS = errors.New("no bpffs: pins would not outlive this process")
 	// ErrNotAttached says that the program is not on the interface.
 	ErrNotAttached = errors.New("not attached")
+	// ErrNoAnswer says why keepalives are not answered beside another daemon.
+	ErrNoAnswer = errors.New("refused beside another daemon: only it knows which of its peers are behind a NAT, and an answer to any other would be wrong; absorb or pass")
 )
 
 // MismatchError says that what is pinned is not what was asked for, or not

@@ -47,6 +47,7 @@ type Options struct {
 	StrangerPass   bool          // keepalives from unknown tuples go to the stack
 	NATTPort       uint16        // 0: 4500
 	Account        bool          // keep packets and last_seq, at a second cache line a packet
+	Follow         bool          // the SPIs are another daemon's: found by a hash, keepalives never answered
 }
 
 // What an Options field is when it is zero and nothing is loaded.
@@ -95,6 +96,9 @@ func (o Options) check() error {
 	}
 	if _, ok := maps.KeepaliveMode(o.Keepalive); !ok && o.Keepalive != "" {
 		return fmt.Errorf("keepalive %q: want answer, absorb or pass", o.Keepalive)
+	}
+	if o.Follow && o.Keepalive == DefaultKeepalive {
+		return fmt.Errorf("keepalive answer: %w", ErrNoAnswer)
 	}
 	if o.AnswerInterval < 0 || o.AnswerInterval > 24*time.Hour {
 		return fmt.Errorf("answer interval %v: want up to a day", o.AnswerInterval)

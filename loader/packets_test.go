@@ -31,20 +31,12 @@ func esp(spi uint32) []byte {
 	return append(binary.BigEndian.AppendUint32(nil, spi), make([]byte, 28)...)
 }
 
-// TestProgramAndViewsAgree runs frames through the loaded program: what it
-// looks up and writes must be what the views wrote and read, byte orders,
-// hashes and ticks included.
-func TestProgramAndViewsAgree(t *testing.T) {
-	privileged(t)
-	i := ensure(t, small())
-	defer remove(t, i)
-	set := i.Maps()
-	local, peer := tuple[0], tuple[1]
-	elsewhere := netip.AddrPortFrom(peer.Addr(), peer.Port()+1)
-	// run wants a frame to leave for this reason and no other.
-	run := func(what string, in []byte, want bpf.Reason) {
+// runner runs frames through an instance's program; each must leave for the
+// wanted reason and no other.
+func runner(t *testing.T, i *Instance) func(what string, in []byte, want bpf.Reason) {
+	return func(what string, in []byte, want bpf.Reason) {
 		t.Helper()
-		before, err := set.Stats.Read()
+		before, err := i.set.Stats.Read()
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -52,7 +44,7 @@ func TestProgramAndViewsAgree(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		after, err := set.Stats.Read()
+		after, err := i.set.Stats.Read()
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -65,6 +57,19 @@ func TestProgramAndViewsAgree(t *testing.T) {
 			}
 		}
 	}
+}
+
+// TestProgramAndViewsAgree runs frames through the loaded program: what it
+// looks up and writes must be what the views wrote and read, byte orders,
+// hashes and ticks included.
+func TestProgramAndViewsAgree(t *testing.T) {
+	privileged(t)
+	i := ensure(t, small())
+	defer remove(t, i)
+	set := i.Maps()
+	local, peer := tuple[0], tuple[1]
+	elsewhere := netip.AddrPortFrom(peer.Addr(), peer.Port()+1)
+	run := runner(t, i)
 	keepalive := frame(local, peer, 0xff)
 
 	run("a keepalive to nobody", keepalive, bpf.ReasonNotLocal)
@@ -133,7 +138,7 @@ func TestSwapFails(t *testing.T) {
 			t.Errorf("program %d is on %s, want %d", on, name, before)
 		}
 	}
-	if pins := pinsBelow(t, i.Dir()); len(pins) != 11 {
+	if pins := pinsBelow(t, i.Dir()); len(pins) != 12 {
 		t.Errorf("pins: %q", pins)
 	}
 	if pinned := uint32(kernelObjects(t, i.Dir()).programs[0]); pinned != before {

@@ -184,7 +184,7 @@ func TestEnsureFromManyProcesses(t *testing.T) {
 			t.Errorf("a process had maps %q, want %q", line, want)
 		}
 	}
-	if pins := pinsBelow(t, base); len(pins) != 10 {
+	if pins := pinsBelow(t, base); len(pins) != 11 {
 		t.Errorf("pins: %q", pins)
 	}
 }

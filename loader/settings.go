@@ -36,7 +36,10 @@ func (o Options) over(loaded maps.Meta) maps.Meta {
 	if o.NATTPort != 0 {
 		m.NATTPort = o.NATTPort
 	}
-	m.StrangerPass, m.Account = o.StrangerPass, o.Account
+	m.StrangerPass, m.Account, m.Follow = o.StrangerPass, o.Account, o.Follow
+	if m.Follow && m.Keepalive == DefaultKeepalive {
+		m.Keepalive = "absorb"
+	}
 	switch {
 	case o.AnswerBudget != 0:
 		m.AnswerBudget = clamp(float64(o.AnswerBudget) * m.Tick().Seconds())
@@ -65,6 +68,7 @@ func set(spec *ebpf.CollectionSpec, m maps.Meta) error {
 		bpf.VarSlotMask:           uint32(maps.Entries(m.Capacity) - 1),
 		bpf.VarNATTPort:           m.NATTPort,
 		bpf.VarAccountEveryPacket: flag(m.Account),
+		bpf.VarForeign:            flag(m.Follow),
 	} {
 		if err := spec.Variables[name].Set(value); err != nil {
 			return fmt.Errorf("setting %s: %w", name, err)
@@ -98,5 +102,6 @@ func settingsDiffer(loaded, wanted maps.Meta) (all []string) {
 	differ("passing strangers' keepalives", loaded.StrangerPass, wanted.StrangerPass)
 	differ("NAT-T port", loaded.NATTPort, wanted.NATTPort)
 	differ("accounting every packet", loaded.Account, wanted.Account)
+	differ("following another daemon", loaded.Follow, wanted.Follow)
 	return all
 }

@@ -72,13 +72,13 @@ func (f *found) checkNamespace(cookie uint64) error {
 	return err
 }
 
-// unreadable says why the maps are not those of this version for so many
-// tunnels.
-func (f *found) unreadable(capacity int) []string {
+// unreadable says why the maps are not those of this version with these
+// settings.
+func (f *found) unreadable(m maps.Meta) []string {
 	if f.alien != "" {
 		return []string{f.alien}
 	}
-	spec, err := maps.Spec(capacity)
+	spec, err := maps.SpecFor(m)
 	if err != nil {
 		return []string{err.Error()}
 	}
@@ -112,7 +112,7 @@ func (f *found) take(o Options, cookie uint64) (*Instance, error) {
 	}
 	wanted := o.over(f.meta)
 	settings := settingsDiffer(f.meta, wanted)
-	layout := f.unreadable(wanted.Capacity)
+	layout := f.unreadable(wanted)
 	switch {
 	case len(settings)+len(layout) > 0 && f.attached():
 		return nil, errors.Join(f.mismatch(append(settings, layout...)), f.Close())
@@ -169,7 +169,7 @@ func (f *found) swapProgram(wanted maps.Meta) error {
 }
 
 func (f *found) reload(wanted maps.Meta) (*ebpf.Program, error) {
-	spec, err := maps.Spec(wanted.Capacity)
+	spec, err := maps.SpecFor(wanted)
 	if err == nil {
 		err = set(spec, wanted)
 	}

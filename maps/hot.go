@@ -56,8 +56,11 @@ func (h *Hot) Close() error {
 func (h *Hot) Slots() int { return len(h.words) / wordsPerEntry }
 
 // index returns where the first word of an SPI's entry is.
-func (h *Hot) index(spi uint32) (int, bool) {
-	i := int(SlotOf(spi)) * wordsPerEntry
+func (h *Hot) index(spi uint32) (int, bool) { return h.at(SlotOf(spi)) }
+
+// at returns where the first word of a slot's entry is.
+func (h *Hot) at(slot uint32) (int, bool) {
+	i := int(slot) * wordsPerEntry
 	return i, i < len(h.words)
 }
 
@@ -68,20 +71,34 @@ func (h *Hot) Install(spi uint32, tuple Tuple) error {
 	if err := h.free(spi); err != nil {
 		return fmt.Errorf("SPI %08x: %w", spi, err)
 	}
-	i, _ := h.index(spi)
+	return h.installAt(SlotOf(spi), spi, tuple)
+}
+
+func (h *Hot) installAt(slot, spi uint32, tuple Tuple) error {
+	if err := h.freeAt(slot); err != nil {
+		return fmt.Errorf("SPI %08x: %w", spi, err)
+	}
+	i, _ := h.at(slot)
 	h.words.store(i+1, word(0, tuple.hash()))
 	h.words.store(i, word(spi, 0))
 	return nil
 }
 
-// free says why an SPI cannot be installed.
+// free says why an SPI of our own cannot be installed.
 func (h *Hot) free(spi uint32) error {
-	i, ok := h.index(spi)
+	if tagOf(spi) == 0 {
+		return fmt.Errorf("%w: it has no tag", ErrNoSlot)
+	}
+	return h.freeAt(SlotOf(spi))
+}
+
+func (h *Hot) freeAt(slot uint32) error {
+	i, ok := h.at(slot)
 	if !h.writable {
 		return ErrReadOnly
 	}
-	if !ok || tagOf(spi) == 0 {
-		return fmt.Errorf("%w: slot %d of %d, tag %d", ErrNoSlot, SlotOf(spi), h.Slots(), tagOf(spi))
+	if !ok {
+		return fmt.Errorf("%w: slot %d of %d", ErrNoSlot, slot, h.Slots())
 	}
 	if there := low(h.words.load(i)); there != 0 {
 		return fmt.Errorf("%w by %08x", ErrSlotTaken, there)
@@ -90,11 +107,13 @@ func (h *Hot) free(spi uint32) error {
 }
 
 // Remove makes the SPI unknown: its own word first.
-func (h *Hot) Remove(spi uint32) error {
+func (h *Hot) Remove(spi uint32) error { return h.removeAt(SlotOf(spi), spi) }
+
+func (h *Hot) removeAt(slot, spi uint32) error {
 	if !h.writable {
 		return ErrReadOnly
 	}
-	i, ok := h.index(spi)
+	i, ok := h.at(slot)
 	if !ok || spi == 0 || low(h.words.load(i)) != spi {
 		return fmt.Errorf("SPI %08x: %w", spi, ErrNotTracked)
 	}
@@ -104,12 +123,14 @@ func (h *Hot) Remove(spi uint32) error {
 }
 
 // Move changes the tuple that the SPI's packets are expected from.
-func (h *Hot) Move(spi uint32, tuple Tuple) error {
+func (h *Hot) Move(spi uint32, tuple Tuple) error { return h.moveAt(SlotOf(spi), spi, tuple) }
+
+func (h *Hot) moveAt(slot, spi uint32, tuple Tuple) error {
 	if !h.writable {
 		return ErrReadOnly
 	}
 	hash := tuple.hash()
-	if !h.change(spi, func(auth, _ uint32) (uint32, uint32) { return auth, hash }) {
+	if !h.change(slot, spi, func(auth, _ uint32) (uint32, uint32) { return auth, hash }) {
 		return fmt.Errorf("SPI %08x: %w", spi, ErrNotTracked)
 	}
 	return nil
@@ -118,14 +139,16 @@ func (h *Hot) Move(spi uint32, tuple Tuple) error {
 // Stamp records an authenticated packet, storing only when the tick has
 // moved: a busy SA costs a read. A stamp for an SPI that is gone is dropped, and
 // so is any where the maps are opened for reading.
-func (h *Hot) Stamp(spi, tick uint32) {
-	h.change(spi, func(_, hash uint32) (uint32, uint32) { return tick, hash })
+func (h *Hot) Stamp(spi, tick uint32) { h.stampAt(SlotOf(spi), spi, tick) }
+
+func (h *Hot) stampAt(slot, spi, tick uint32) {
+	h.change(slot, spi, func(_, hash uint32) (uint32, uint32) { return tick, hash })
 }
 
 // change swaps word 1 of the SPI's entry. Where an evidence program stamps
 // auth in the kernel, a Move must not put an older stamp back: hence the swap.
-func (h *Hot) change(spi uint32, f func(auth, hash uint32) (uint32, uint32)) bool {
-	i, ok := h.index(spi)
+func (h *Hot) change(slot, spi uint32, f func(auth, hash uint32) (uint32, uint32)) bool {
+	i, ok := h.at(slot)
 	if !ok || spi == 0 || !h.writable {
 		return false
 	}
@@ -140,8 +163,11 @@ func (h *Hot) change(spi uint32, f func(auth, hash uint32) (uint32, uint32)) boo
 }
 
 // Read returns the ticks of an SPI; ok is false when it is not installed.
-func (h *Hot) Read(spi uint32) (seen, auth uint32, ok bool) {
-	i, ok := h.index(spi)
+func (h *Hot) Read(spi uint32) (seen, auth uint32, ok bool) { return h.ReadAt(SlotOf(spi), spi) }
+
+// ReadAt is Read for an SPI that need not carry its slot.
+func (h *Hot) ReadAt(slot, spi uint32) (seen, auth uint32, ok bool) {
+	i, ok := h.at(slot)
 	if !ok || spi == 0 {
 		return 0, 0, false
 	}

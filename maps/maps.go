@@ -23,6 +23,7 @@ type Handles struct {
 	Hot    *ebpf.Map     `ebpf:"ikepulse_hot"`
 	SAs    *ebpf.Map     `ebpf:"ikepulse_sas"`
 	Peers  *ebpf.Map     `ebpf:"ikepulse_peers"`
+	Follow *ebpf.Map     `ebpf:"ikepulse_follow"`
 	Locals *ebpf.Map     `ebpf:"ikepulse_locals"`
 	Stats  *ebpf.Map     `ebpf:"ikepulse_stats"`
 	Budget *ebpf.Map     `ebpf:"ikepulse_budget"`
@@ -43,6 +44,7 @@ func (h *Handles) Maps() map[string]*ebpf.Map {
 func (h *Handles) maps() map[string]**ebpf.Map {
 	return map[string]**ebpf.Map{
 		bpf.MapHot: &h.Hot, bpf.MapSAs: &h.SAs, bpf.MapPeers: &h.Peers,
+		bpf.MapFollow: &h.Follow,
 		bpf.MapLocals: &h.Locals, bpf.MapStats: &h.Stats,
 		bpf.MapBudget: &h.Budget, bpf.MapMeta: &h.Meta,
 	}
@@ -133,7 +135,7 @@ func openChecked(h Handles) (*Set, error) {
 	if err != nil {
 		return nil, err
 	}
-	spec, err := Spec(meta.Capacity)
+	spec, err := SpecFor(meta)
 	if err != nil {
 		return nil, err
 	}

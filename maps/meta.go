@@ -26,6 +26,7 @@ type Meta struct {
 	AnswerBudget   uint32 // answers a tick
 	NATTPort       uint16
 	Account        bool
+	Follow         bool // the SPIs are another daemon's, and carry no slot
 }
 
 // Tick returns the length of a tick.
@@ -58,6 +59,7 @@ func (m Meta) Write(to *ebpf.Map) error {
 		KeepaliveMode: mode, StrangerPass: flag(m.StrangerPass),
 		AnswerInterval: m.AnswerInterval, AnswerBudget: m.AnswerBudget,
 		NattPort: uint32(m.NATTPort), AccountEveryPacket: flag(m.Account),
+		Foreign: flag(m.Follow),
 	}
 	if err := to.Put(uint32(0), e); err != nil {
 		return fmt.Errorf("%s: %w", bpf.MapMeta, err)
@@ -99,6 +101,7 @@ func ReadMeta(from *ebpf.Map) (Meta, error) {
 		Keepalive: keepaliveModes[e.KeepaliveMode], StrangerPass: e.StrangerPass != 0,
 		AnswerInterval: e.AnswerInterval, AnswerBudget: e.AnswerBudget,
 		NATTPort: uint16(e.NattPort), Account: e.AccountEveryPacket != 0,
+		Follow: e.Foreign != 0,
 	}, nil
 }
 

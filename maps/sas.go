@@ -17,6 +17,7 @@ type SAs struct {
 
 // SA is one tracked SPI.
 type SA struct {
+	Slot       uint32
 	SPI        uint32
 	Tuple      Tuple
 	NATted     bool
@@ -27,67 +28,70 @@ type SA struct {
 }
 
 // Get returns what is known of an SPI.
-func (s *SAs) Get(spi uint32) (SA, bool, error) {
-	e, err := s.entry(spi)
+func (s *SAs) Get(spi uint32) (SA, bool, error) { return s.GetAt(SlotOf(spi), spi) }
+
+// GetAt is Get for an SPI that need not carry its slot.
+func (s *SAs) GetAt(slot, spi uint32) (SA, bool, error) {
+	e, err := s.entry(slot)
 	if err != nil {
 		return SA{}, false, err
 	}
-	return saOf(e), e.Spi == spi && spi != 0, nil
+	return saOf(slot, e), e.Spi == spi && spi != 0, nil
 }
 
 // Each calls f for every tracked SPI, in the order of their slots.
 func (s *SAs) Each(f func(SA)) error {
-	return eachEntry(s.m, func(_ uint32, e bpf.SAEntry) {
+	return eachEntry(s.m, func(slot uint32, e bpf.SAEntry) {
 		if e.Spi != 0 {
-			f(saOf(e))
+			f(saOf(slot, e))
 		}
 	})
 }
 
-// put describes an SPI whose slot has a new owner.
-func (s *SAs) put(spi uint32, tuple Tuple, natted bool) error {
-	before, err := s.entry(spi)
+// put describes an SPI, as the new owner of a slot.
+func (s *SAs) put(slot, spi uint32, tuple Tuple, natted bool) error {
+	before, err := s.entry(slot)
 	if err != nil {
 		return err
 	}
 	e := saEntry(spi, tuple, natted)
 	e.Generation = before.Generation + 1
-	return s.update(e, spi)
+	return s.update(slot, e)
 }
 
 // move changes the tuple of an SPI. Packets that XDP accounts for within the
 // few microseconds between the two system calls are not counted.
-func (s *SAs) move(spi uint32, tuple Tuple, natted bool) error {
-	before, err := s.entry(spi)
+func (s *SAs) move(slot, spi uint32, tuple Tuple, natted bool) error {
+	before, err := s.entry(slot)
 	if err != nil {
 		return err
 	}
 	e := saEntry(spi, tuple, natted)
 	e.Generation, e.MovedTick = before.Generation, before.MovedTick
 	e.Packets, e.LastSeq = before.Packets, before.LastSeq
-	return s.update(e, spi)
+	return s.update(slot, e)
 }
 
-// clear forgets an SPI and returns what was known of it. The slot's generation
-// stays.
-func (s *SAs) clear(spi uint32) (SA, error) {
-	before, err := s.entry(spi)
+// clear forgets the SPI of a slot and returns what was known of it. The slot's
+// generation stays.
+func (s *SAs) clear(slot uint32) (SA, error) {
+	before, err := s.entry(slot)
 	if err != nil {
 		return SA{}, err
 	}
-	return saOf(before), s.update(bpf.SAEntry{Generation: before.Generation}, spi)
+	return saOf(slot, before), s.update(slot, bpf.SAEntry{Generation: before.Generation})
 }
 
-func (s *SAs) entry(spi uint32) (e bpf.SAEntry, err error) {
-	if err := s.m.Lookup(SlotOf(spi), &e); err != nil {
-		return e, fmt.Errorf("%s, SPI %08x: %w", bpf.MapSAs, spi, err)
+func (s *SAs) entry(slot uint32) (e bpf.SAEntry, err error) {
+	if err := s.m.Lookup(slot, &e); err != nil {
+		return e, fmt.Errorf("%s, slot %d: %w", bpf.MapSAs, slot, err)
 	}
 	return e, nil
 }
 
-func (s *SAs) update(e bpf.SAEntry, spi uint32) error {
-	if err := s.m.Put(SlotOf(spi), e); err != nil {
-		return fmt.Errorf("%s, SPI %08x: %w", bpf.MapSAs, spi, err)
+func (s *SAs) update(slot uint32, e bpf.SAEntry) error {
+	if err := s.m.Put(slot, e); err != nil {
+		return fmt.Errorf("%s, slot %d: %w", bpf.MapSAs, slot, err)
 	}
 	return nil
 }
@@ -104,9 +108,9 @@ func saEntry(spi uint32, tuple Tuple, natted bool) bpf.SAEntry {
 	return e
 }
 
-func saOf(e bpf.SAEntry) SA {
+func saOf(slot uint32, e bpf.SAEntry) SA {
 	return SA{
-		SPI: e.Spi, Generation: e.Generation, NATted: e.Flags&bpf.SANATted != 0,
+		Slot: slot, SPI: e.Spi, Generation: e.Generation, NATted: e.Flags&bpf.SANATted != 0,
 		Tuple: tupleOf(bpf.PeerKey{
 			Local: e.Local, Peer: e.Peer, LocalPort: e.LocalPort, PeerPort: e.PeerPort,
 		}),

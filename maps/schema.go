@@ -11,7 +11,7 @@ import (
 )
 
 // Spec returns the specification of program and maps with every map sized for
-// so many tunnels.
+// so many tunnels of our own.
 func Spec(capacity int) (*ebpf.CollectionSpec, error) {
 	spec, err := bpf.Load()
 	if err != nil {
@@ -21,7 +21,17 @@ func Spec(capacity int) (*ebpf.CollectionSpec, error) {
 	for _, name := range []string{bpf.MapHot, bpf.MapSAs, bpf.MapPeers} {
 		spec.Maps[name].MaxEntries = entries
 	}
+	spec.Maps[bpf.MapFollow].MaxEntries = 1
 	return spec, nil
+}
+
+// SpecFor is Spec for what m says, which may be to follow another daemon.
+func SpecFor(m Meta) (*ebpf.CollectionSpec, error) {
+	spec, err := Spec(m.Capacity)
+	if err == nil && m.Follow {
+		spec.Maps[bpf.MapFollow].MaxEntries = uint32(Entries(m.Capacity))
+	}
+	return spec, err
 }
 
 // Differences says in what the maps are not what spec asks for, a sentence

@@ -12,8 +12,11 @@ type Ledger struct {
 // for never or for an SPI that is not tracked. Neither is ever too old: see
 // [Clock]; a stamp of the present tick reads as now until the tick is over. It
 // makes no system call and may be called from any goroutine.
-func (l *Ledger) Evidence(spi uint32) (seen, auth int64) {
-	seenTick, authTick, ok := l.Hot.Read(spi)
+func (l *Ledger) Evidence(spi uint32) (seen, auth int64) { return l.EvidenceAt(SlotOf(spi), spi) }
+
+// EvidenceAt is Evidence of an SPI that need not carry its slot.
+func (l *Ledger) EvidenceAt(slot, spi uint32) (seen, auth int64) {
+	seenTick, authTick, ok := l.Hot.ReadAt(slot, spi)
 	if !ok || seenTick|authTick == 0 {
 		return 0, 0
 	}

@@ -20,8 +20,8 @@ func (s *Set) Track(spi uint32, local, peer netip.AddrPort, natted bool) error {
 	}
 	err := inOrder(
 		step{
-			do:   func() error { return s.SAs.put(spi, tuple, natted) },
-			undo: func() error { _, err := s.SAs.clear(spi); return err },
+			do:   func() error { return s.SAs.put(SlotOf(spi), spi, tuple, natted) },
+			undo: func() error { _, err := s.SAs.clear(SlotOf(spi)); return err },
 		},
 		step{
 			do:   func() error { return s.Peers.Acquire(tuple, natted) },
@@ -42,7 +42,7 @@ func (s *Set) Untrack(spi uint32, local, peer netip.AddrPort) error {
 	if err := s.Hot.Remove(spi); err != nil {
 		return fmt.Errorf("untracking SPI %08x: %w", spi, err)
 	}
-	before, errSAs := s.SAs.clear(spi)
+	before, errSAs := s.SAs.clear(SlotOf(spi))
 	tuple := Tuple{local, peer}
 	if before.SPI == spi {
 		tuple = before.Tuple
@@ -77,8 +77,8 @@ func (s *Set) Move(spi uint32, oldLocal, oldPeer, newLocal, newPeer netip.AddrPo
 			undo: func() error { return s.Peers.Release(to) },
 		},
 		step{
-			do:   func() error { return s.SAs.move(spi, to, natted) },
-			undo: func() error { return s.SAs.move(spi, from, before.NATted) },
+			do:   func() error { return s.SAs.move(SlotOf(spi), spi, to, natted) },
+			undo: func() error { return s.SAs.move(SlotOf(spi), spi, from, before.NATted) },
 		},
 		step{
 			do:   func() error { return s.Hot.Move(spi, to) },
@@ -96,11 +96,12 @@ func (s *Set) Move(spi uint32, oldLocal, oldPeer, newLocal, newPeer netip.AddrPo
 // the tunnels of the one before it. Local addresses and counters stay.
 func (s *Set) Reset() error {
 	var errs []error
-	s.Hot.Each(func(_, spi, _, _ uint32) { errs = append(errs, s.Hot.Remove(spi)) })
+	errs = append(errs, s.clearFollow())
+	s.Hot.Each(func(slot, spi, _, _ uint32) { errs = append(errs, s.Hot.removeAt(slot, spi)) })
 	var gone []uint32
-	errs = append(errs, s.SAs.Each(func(sa SA) { gone = append(gone, sa.SPI) }))
-	for _, spi := range gone {
-		_, err := s.SAs.clear(spi)
+	errs = append(errs, s.SAs.Each(func(sa SA) { gone = append(gone, sa.Slot) }))
+	for _, slot := range gone {
+		_, err := s.SAs.clear(slot)
 		errs = append(errs, err)
 	}
 	if err := errors.Join(append(errs, s.Peers.clear())...); err != nil {
