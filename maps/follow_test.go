@@ -139,8 +139,14 @@ func TestFollowFaults(t *testing.T) {
 		if _, err := f.Track(foreignAH, here, there); !errors.Is(err, ErrFull) {
 			t.Errorf("err = %v, want %v", err, ErrFull)
 		}
-		if s.owners(t, behind) != 1 {
-			t.Error("the owner of what failed is left")
+		live := 0
+		for _, taken := range f.slots.live {
+			if taken {
+				live++
+			}
+		}
+		if s.owners(t, behind) != 1 || live != 1 {
+			t.Errorf("what failed left an owner or a slot: %d of 1, %d of 1", s.owners(t, behind), live)
 		}
 		if err := f.Untrack(foreign); err != nil {
 			t.Error(err)
