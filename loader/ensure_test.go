@@ -501,6 +501,19 @@ func olderProgram(t *testing.T, i *Instance) uint32 {
 		t.Fatal(err)
 	}
 	defer prog.Close()
+	makePresent(t, i, prog)
+	info, err := prog.Info()
+	if err != nil {
+		t.Fatal(err)
+	}
+	id, _ := info.ID()
+	return uint32(id)
+}
+
+// makePresent pins a program in the place of the instance's and moves every
+// interface over to it.
+func makePresent(t *testing.T, i *Instance, prog *ebpf.Program) {
+	t.Helper()
 	if err := errors.Join(os.Remove(programPin(i.Dir())), prog.Pin(programPin(i.Dir()))); err != nil {
 		t.Fatal(err)
 	}
@@ -514,12 +527,6 @@ func olderProgram(t *testing.T, i *Instance) uint32 {
 			t.Fatal(err)
 		}
 	}
-	info, err := prog.Info()
-	if err != nil {
-		t.Fatal(err)
-	}
-	id, _ := info.ID()
-	return uint32(id)
 }
 
 // A program of ours is not taken for another version's.

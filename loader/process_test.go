@@ -24,6 +24,7 @@ import (
 var children = map[string]func() error{
 	"attach":       attachAndWait,
 	"ensure":       ensureOften,
+	"take over":    ensureAndWait,
 	"unprivileged": ensureWithoutCapabilities,
 }
 

@@ -1,0 +1,224 @@
+package loader
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
+	"github.com/vishvananda/netlink"
+
+	"github.com/ikepulse/ikepulse/bpf"
+	"github.com/ikepulse/ikepulse/maps"
+	"github.com/ikepulse/ikepulse/test/lab"
+)
+
+// natted is the other end of a link, behind which a peer sends keepalives.
+type natted struct {
+	sent, received atomic.Uint64
+	stop           func()
+}
+
+// keepalives sends one a millisecond, over a real link, until stop: a hundred
+// times the fastest peer, so that a gap of a few of them shows.
+func keepalives(t *testing.T, l *lab.Lab, ifname string, from, to netip.AddrPort) *natted {
+	t.Helper()
+	dev := veth(t, ifname, 0)
+	other, err := l.Namespace("peer")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ns, err := os.Open(other.NetnsPath())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ns.Close()
+	peer, err := netlink.LinkByName("p" + ifname[1:])
+	if err == nil {
+		err = errors.Join(netlink.LinkSetNsFd(peer, int(ns.Fd())), netlink.LinkSetUp(dev),
+			netlink.AddrAdd(dev, &netlink.Addr{IPNet: wide(to.Addr())}))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := &natted{}
+	var c *net.UDPConn
+	err = other.Do(func() error {
+		peer, err := netlink.LinkByName("p" + ifname[1:])
+		if err != nil {
+			return err
+		}
+		prog, _ := somebodys(t) // a receiver: a bare veth would not take what XDP sends
+		if err := errors.Join(netlink.LinkSetXdpFd(peer, prog.FD()), netlink.LinkSetUp(peer),
+			netlink.AddrAdd(peer, &netlink.Addr{IPNet: wide(from.Addr())})); err != nil {
+			return err
+		}
+		c, err = net.DialUDP("udp4", net.UDPAddrFromAddrPort(from), net.UDPAddrFromAddrPort(to))
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.exchange(t, c)
+	return n
+}
+
+func wide(a netip.Addr) *net.IPNet { return &net.IPNet{IP: a.AsSlice(), Mask: net.CIDRMask(24, 32)} }
+
+func (n *natted) exchange(t *testing.T, c *net.UDPConn) {
+	var both sync.WaitGroup
+	done := make(chan struct{})
+	both.Go(func() { // ends with done
+		beat := time.NewTicker(time.Millisecond)
+		defer beat.Stop()
+		for {
+			select {
+			case <-done:
+				return
+			case <-beat.C:
+			}
+			if _, err := c.Write([]byte{0xff}); err != nil {
+				t.Error(err)
+				return
+			}
+			n.sent.Add(1)
+		}
+	})
+	both.Go(func() { // ends when c is closed
+		buffer := make([]byte, 64)
+		for {
+			got, err := c.Read(buffer)
+			if err != nil {
+				return
+			}
+			if got == 1 && buffer[0] == 0xff {
+				n.received.Add(1)
+			}
+		}
+	})
+	n.stop = sync.OnceFunc(func() {
+		close(done)
+		time.Sleep(100 * time.Millisecond) // what is on its way
+		_ = c.Close()
+		both.Wait()
+	})
+	t.Cleanup(n.stop)
+}
+
+// anotherVersion makes a program with the same effect but another tag the
+// pinned and attached one, as another version of ours would.
+func anotherVersion(t *testing.T, i *Instance) {
+	t.Helper()
+	spec, err := maps.Spec(i.Maps().Meta.Capacity)
+	if err == nil {
+		err = set(spec, i.Maps().Meta)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	code := spec.Programs[bpf.ProgXDP].Instructions
+	extra := asm.Mov.Imm(asm.R0, 0)
+	extra.Metadata, code[0].Metadata = code[0].Metadata, asm.Metadata{}
+	spec.Programs[bpf.ProgXDP].Instructions = append(asm.Instructions{extra}, code...)
+	h, err := maps.LoadPinned(i.Dir(), false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer h.Close()
+	var other struct {
+		XDP *ebpf.Program `ebpf:"ikepulse_xdp"`
+	}
+	if err := spec.LoadAndAssign(&other, &ebpf.CollectionOptions{MapReplacements: h.Maps()}); err != nil {
+		t.Fatal(err)
+	}
+	defer other.XDP.Close()
+	makePresent(t, i, other.XDP)
+}
+
+func ensureAndWait() error {
+	if _, err := Ensure(small()); err != nil {
+		return err
+	}
+	fmt.Println("loaded")
+	time.Sleep(time.Hour)
+	return nil
+}
+
+// A peer who sends keepalives gets every answer that is due, and every one of
+// them is counted, while the process that loaded the program is killed, others
+// take over, and the program is exchanged for another version's and back.
+func TestNoKeepaliveIsLost(t *testing.T) {
+	privileged(t)
+	o := small()
+	o.AnswerInterval = time.Nanosecond // a tick
+	i := ensure(t, o)
+	defer remove(t, i)
+	local, peer := netip.MustParseAddrPort("198.51.100.1:4500"), netip.MustParseAddrPort("198.51.100.7:61201")
+	if err := errors.Join(i.Maps().Locals.Add(local.Addr()), i.Maps().Track(spi, local, peer, true)); err != nil {
+		t.Fatal(err)
+	}
+	l := lab.New()
+	defer l.Close()
+	sender := keepalives(t, l, "vlive", peer, local)
+	before := attach(t, i, "vlive")
+	at := func() maps.Peer {
+		p, _, err := i.Maps().Peers.Get(maps.Tuple{Local: local, Peer: peer})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return p
+	}
+	first := at()
+	for limit := time.Now().Add(10 * time.Second); first.Answers == 0 && time.Now().Before(limit); first = at() {
+		time.Sleep(time.Millisecond)
+	}
+	counted := first.Keepalives - sender.sent.Load() // what came before the program, and what is on its way
+	programs := map[uint32]bool{before.ProgramID: true}
+	for round := 0; round < 6 || at().Answers < 4; round++ {
+		if round > 100 {
+			t.Fatalf("no answers: %+v", at())
+		}
+		anotherVersion(t, i)
+		programs[only(t, i).ProgramID] = true
+		cmd, line := child(t, "take over") // and puts this version back
+		if err := cmd.Process.Kill(); line != "loaded" || err != nil {
+			t.Fatalf("the child says %q, %v", line, err)
+		}
+		_ = cmd.Wait()
+		now := only(t, i)
+		if programs[now.ProgramID] = true; now.LinkID != before.LinkID {
+			t.Fatalf("link %d became %d: attached anew", before.LinkID, now.LinkID)
+		}
+		time.Sleep(200 * time.Millisecond)
+	}
+	if len(programs) < 13 {
+		t.Errorf("%d programs in turn, want 13 or more", len(programs))
+	}
+	sender.stop()
+	end := at()
+	if lost := int64(sender.sent.Load() - (end.Keepalives - counted)); lost < -2 || lost > 2 { // the first look was at a moving target
+		t.Errorf("%d of %d keepalives are not counted", lost, sender.sent.Load())
+	}
+	step := i.Maps().Meta.AnswerInterval + 1 // more than so many ticks must have passed
+	if due := first.Answers + uint64((end.AnswerTick-first.AnswerTick)/step); end.Answers != due || sender.received.Load() != due {
+		t.Errorf("%d answers, %d came, %d were due: %+v, then %+v", end.Answers, sender.received.Load(), due, first, end)
+	}
+	stampless, _ := i.Maps().Evidence(spi)
+	if stampless != 0 {
+		t.Error("a keepalive has stamped an SPI")
+	}
+	counters, err := i.Maps().Stats.Read()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := counters.Of(bpf.ReasonStrangerDropped); n != 0 {
+		t.Errorf("%d keepalives were a stranger's", n)
+	}
+}
