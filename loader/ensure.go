@@ -19,7 +19,8 @@ import (
 // another network namespace are never touched: [*NamespaceError].
 //
 // A program of another version with the same layout takes over maps and
-// interfaces without a gap.
+// interfaces without a gap. If the kernel refuses it, the one that is there
+// goes on: [Instance.Older] says why.
 func Ensure(o Options) (*Instance, error) {
 	dir, err := o.dir()
 	if err = errors.Join(err, o.check()); err != nil {
@@ -49,7 +50,11 @@ func Ensure(o Options) (*Instance, error) {
 	}
 	found, err := look(dir, cookie)
 	if errors.Is(err, ErrNotLoaded) {
-		return build(dir, o, cookie, commit)
+		i, err := build(dir, o, cookie, commit)
+		if err != nil {
+			removeBase(dir)
+		}
+		return i, err
 	}
 	if err != nil {
 		return nil, err
@@ -109,11 +114,8 @@ func load(o Options, cookie uint64) (*objects, error) {
 	}
 	defer prog.Close()
 	meta := o.fresh(clock, cookie)
-	spec, err := maps.SpecFor(meta)
+	spec, err := o.spec(meta)
 	if err != nil {
-		return nil, err
-	}
-	if err := set(spec, meta); err != nil {
 		return nil, err
 	}
 	var loaded objects

@@ -48,6 +48,8 @@ type Options struct {
 	NATTPort       uint16        // 0: 4500
 	Account        bool          // keep packets and last_seq, at a second cache line a packet
 	Follow         bool          // the SPIs are another daemon's: found by a hash, keepalives never answered
+
+	alter func(*ebpf.CollectionSpec) // nil; a test's way to a program that the kernel refuses
 }
 
 // What an Options field is when it is zero and nothing is loaded.
@@ -117,6 +119,7 @@ type Instance struct {
 	set     *maps.Set
 	program *ebpf.Program
 	hot     ebpf.MapID // tells its maps from those of a successor at the same place
+	older   error
 
 	mu    sync.Mutex
 	links map[string]link.Link // by interface; only when not pinned
@@ -124,6 +127,9 @@ type Instance struct {
 
 // Maps returns the views of the instance's maps, which end with Close.
 func (i *Instance) Maps() *maps.Set { return i.set }
+
+// Older is nil, or why a program of another version serves the instance still.
+func (i *Instance) Older() error { return i.older }
 
 // Dir returns where the instance is pinned, "" if it is not.
 func (i *Instance) Dir() string { return i.dir }

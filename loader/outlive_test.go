@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -220,5 +221,71 @@ func TestNoKeepaliveIsLost(t *testing.T) {
 	}
 	if n := counters.Of(bpf.ReasonStrangerDropped); n != 0 {
 		t.Errorf("%d keepalives were a stranger's", n)
+	}
+}
+
+// unverifiable makes a program that the verifier does not let through: it reads
+// where nothing was stored.
+func unverifiable(spec *ebpf.CollectionSpec) {
+	p := spec.Programs[bpf.ProgXDP]
+	extra := asm.LoadMem(asm.R0, asm.R10, -8, asm.DWord)
+	outside := asm.LoadMem(asm.R0, asm.R1, 4096, asm.DWord)
+	extra.Metadata, p.Instructions[0].Metadata = p.Instructions[0].Metadata, asm.Metadata{}
+	p.Instructions = append(asm.Instructions{extra, outside}, p.Instructions...)
+}
+
+// What the verifier refuses is said to be that, and leaves nothing behind.
+func TestVerifierRefuses(t *testing.T) {
+	privileged(t)
+	o := small()
+	o.alter = unverifiable
+	for _, o.NoPin = range []bool{false, true} {
+		_, err := Ensure(o)
+		var verdict *ebpf.VerifierError
+		if !errors.As(err, &verdict) || !strings.Contains(err.Error(), "this kernel's verifier refuses the program") {
+			t.Errorf("err = %v", err)
+		}
+	}
+	if pins := pinsBelow(t, base); len(pins) != 0 {
+		t.Errorf("left: %q", pins)
+	}
+}
+
+// An upgrade whose program is refused leaves the older one where it is, with
+// its maps; one that also wants other settings is an error.
+func TestUpgradeRefused(t *testing.T) {
+	privileged(t)
+	veth(t, "vref", 0)
+	i := ensure(t, small())
+	defer remove(t, i)
+	attach(t, i, "vref")
+	track(t, i)
+	anotherVersion(t, i)
+	before := only(t, i)
+	if i.Older() != nil {
+		t.Errorf("what was just loaded is another version's: %v", i.Older())
+	}
+	o := small()
+	o.alter = unverifiable
+	next, err := Ensure(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stampKept(t, next)
+	if err := next.Older(); err == nil || !strings.Contains(err.Error(), "verifier refuses") {
+		t.Errorf("Older = %v", err)
+	}
+	if now := only(t, next); now != before || programOn(t, "vref") != before.ProgramID {
+		t.Errorf("%+v, was %+v", now, before)
+	}
+	if err := next.Close(); err != nil {
+		t.Error(err)
+	}
+	if err := i.Detach("vref"); err != nil {
+		t.Fatal(err)
+	}
+	o.Keepalive = "absorb"
+	if _, err := Ensure(o); err == nil || !strings.Contains(err.Error(), "verifier refuses") {
+		t.Errorf("with other settings: %v", err)
 	}
 }

@@ -154,10 +154,16 @@ func purge(dir string) error {
 	if err := errors.Join(append(errs, os.RemoveAll(dir))...); err != nil {
 		return err
 	}
+	removeBase(dir)
+	return nil
+}
+
+// removeBase removes our own directory with its last instance. The caller has
+// the lock.
+func removeBase(dir string) {
 	if filepath.Dir(dir) == base {
 		_ = os.Remove(base) // unless it holds other instances
 	}
-	return nil
 }
 
 // A link's pin carries the interface's name. bpffs takes no dot, which

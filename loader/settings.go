@@ -56,6 +56,18 @@ func ticks(d, tick time.Duration) uint32 { return clamp(float64(d) / float64(tic
 
 func clamp(f float64) uint32 { return uint32(min(math.Ceil(f), math.MaxUint32)) }
 
+// spec is program and maps with these settings.
+func (o Options) spec(m maps.Meta) (*ebpf.CollectionSpec, error) {
+	spec, err := maps.SpecFor(m)
+	if err == nil {
+		err = set(spec, m)
+	}
+	if err == nil && o.alter != nil {
+		o.alter(spec)
+	}
+	return spec, err
+}
+
 // set writes the settings into the program's constants.
 func set(spec *ebpf.CollectionSpec, m maps.Meta) error {
 	mode, _ := maps.KeepaliveMode(m.Keepalive)

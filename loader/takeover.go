@@ -18,6 +18,7 @@ type found struct {
 	objects
 	dir   string
 	meta  maps.Meta
+	asked Options    // by whoever takes it over
 	alien string     // why meta cannot be read, "" if it can
 	links []attached // closed by whoever called look
 }
@@ -107,6 +108,7 @@ func (f *found) attached() bool {
 
 // take makes what is pinned into what the options ask for, or refuses.
 func (f *found) take(o Options, cookie uint64) (*Instance, error) {
+	f.asked = o
 	if f.alien != "" {
 		return f.renew(o, cookie, []string{f.alien})
 	}
@@ -118,12 +120,19 @@ func (f *found) take(o Options, cookie uint64) (*Instance, error) {
 		return nil, errors.Join(f.mismatch(append(settings, layout...)), f.Close())
 	case len(layout) > 0:
 		return f.renew(o, cookie, layout)
-	case len(settings) > 0 || !f.current():
-		if err := f.swapProgram(wanted); err != nil {
-			return nil, errors.Join(err, f.Close())
-		}
 	}
-	return f.instance(f.dir)
+	var older error
+	if len(settings) > 0 || !f.current() {
+		older = f.swapProgram(wanted)
+	}
+	if older != nil && len(settings) > 0 {
+		return nil, errors.Join(older, f.Close())
+	}
+	i, err := f.instance(f.dir)
+	if err == nil {
+		i.older = older
+	}
+	return i, err
 }
 
 // renew replaces program and maps, unless they are in use.
@@ -169,10 +178,7 @@ func (f *found) swapProgram(wanted maps.Meta) error {
 }
 
 func (f *found) reload(wanted maps.Meta) (*ebpf.Program, error) {
-	spec, err := maps.SpecFor(wanted)
-	if err == nil {
-		err = set(spec, wanted)
-	}
+	spec, err := f.asked.spec(wanted)
 	if err != nil {
 		return nil, err
 	}

@@ -60,9 +60,12 @@ func (d *daemon) xdpProblems(x *XDP) (all []string) {
 			add("what is pinned is no longer this daemon's (%s): XDP does nothing for these tunnels; restart the daemon", oneLine(err))
 			return all
 		}
+		if err := d.keeper.xdp.Older(); err != nil {
+			add("XDP runs another version's program, since the kernel refuses this one's: %s", oneLine(err))
+		}
 		refused = d.keeper.refusals()
 	}
-	return interfaceProblems(x, d.interfaces, refused)
+	return append(all, interfaceProblems(x, d.interfaces, refused)...)
 }
 
 // interfaceProblems says which interfaces lack the program, each with one
