@@ -11,6 +11,7 @@ import (
 	"github.com/ikepulse/ikepulse/cmd/internal/config"
 	"github.com/ikepulse/ikepulse/cmd/internal/gateway"
 	"github.com/ikepulse/ikepulse/loader"
+	"github.com/ikepulse/ikepulse/maps"
 )
 
 func attachCommand(e env) *cli.Command {
@@ -76,7 +77,20 @@ func planOf(c *cli.Context) (*plan, error) {
 	if c.IsSet("capacity") {
 		p.options.Capacity = c.Int("capacity")
 	}
-	return p, nil
+	if p.running {
+		err = i.pins(p.keepsMaps)
+	}
+	return p, err
+}
+
+// keepsMaps is an error if the plan would make other maps: a running daemon
+// would go on with its own, and know nothing of what XDP sees.
+func (p *plan) keepsMaps(loaded *loader.Instance) error {
+	has := loaded.Maps().Meta.Capacity
+	if p.options.Capacity == 0 || maps.Entries(p.options.Capacity) == maps.Entries(has) {
+		return nil
+	}
+	return fmt.Errorf("the running daemon's maps have room for %d tunnels, not %d: change xdp.capacity and restart it", has, p.options.Capacity)
 }
 
 func planOfConfig(c *cli.Context) (*plan, error) {

@@ -125,6 +125,7 @@ func TestDetachedUnderADaemon(t *testing.T) {
 	if err := s.Gateway.Address("g0", netip.MustParsePrefix("198.51.100.77/24")); err != nil {
 		t.Fatal(err) // which is not in the configuration
 	}
+	s.want(s.Gateway, exitError, []string{"the running daemon's maps have room for 1024 tunnels, not 64"}, "attach", "g0", "--capacity", "64")
 	s.want(s.Gateway, 0, []string{"g0: attached, native", "ours       198.51.100.1 (as the running daemon has them)", "1,024 tunnels"}, "attach", "g0")
 	s.want(s.Gateway, 0, []string{"healthy\n"}, "status")
 	s.stop(gw)
@@ -183,6 +184,7 @@ func TestNoBPFFS(t *testing.T) {
 		return nil
 	})
 	s.want(s.Gateway, 0, nil, "stats", "--all")
+	ends(0, "nothing is pinned: what the running daemon has attached, it takes along", "detach", "g0")
 	if err := p.Signal(unix.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
@@ -192,6 +194,13 @@ func TestNoBPFFS(t *testing.T) {
 	// The program went with the daemon, so another may have the interface.
 	s.want(s.Gateway, 0, []string{"g0: attached, native"}, "attach", "g0")
 	s.want(s.Gateway, 0, nil, "detach", "g0")
+
+	killed := s.run(s.Gateway, "--no-pin", "--config", file)
+	_ = killed.Kill() // which is no good end
+	s.want(s.Gateway, 0, []string{"nothing is attached"}, "detach", "--all")
+	if left, err := os.ReadDir("/run/ikepulse"); err != nil || len(left) > 0 {
+		t.Errorf("a killed daemon without pins has left %v (%v)", left, err)
+	}
 }
 
 // TestNetns: a command enters the namespace and keeps the host's bpffs.

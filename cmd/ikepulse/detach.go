@@ -31,15 +31,29 @@ Example: ikepulse detach eth0`,
 			case errors.As(err, &elsewhere):
 				err = fmt.Errorf("%w; if that namespace is gone: rm -r %s", err, elsewhere.Dir)
 			case errors.Is(err, loader.ErrNoBPFFS):
-				_, err = fmt.Fprintln(e.stdout, "nothing is attached: "+noBPFFS)
+				err = i.nothing(e, ": "+noBPFFS)
 			case errors.Is(err, loader.ErrNotLoaded):
-				_, err = fmt.Fprintln(e.stdout, "nothing is attached")
+				err = i.nothing(e, "")
 			case errors.As(err, &other) && c.Bool("all"):
 				err = errors.Join(loader.Purge(other.Dir), i.removed(e, other.Dir))
 			}
 			return err
 		},
 	}
+}
+
+// nothing is pinned: a daemon may hold its program itself, and one that was
+// killed before it had pins has left other things.
+func (i instance) nothing(e env, why string) error {
+	if i.running {
+		_, err := fmt.Fprintln(e.stdout, "nothing is pinned: what the running daemon has attached, it takes along when it ends")
+		return err
+	}
+	if err := i.names.Clear(); err != nil {
+		return err
+	}
+	_, err := fmt.Fprintln(e.stdout, "nothing is attached"+why)
+	return err
 }
 
 // detach takes the program off the interfaces, all if none is named.
