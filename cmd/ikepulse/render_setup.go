@@ -66,7 +66,7 @@ func (p *page) goodToKnow(a attached) {
 	} else {
 		p.WriteString("- some drivers reset the link for it, and limit MTU, LRO and queues while it is there\n")
 	}
-	p.WriteString("- so far it looks at IPv4 without options and VLAN tags; everything else passes\n" +
+	p.WriteString("- a VLAN tag that the NIC strips is invisible to it: an answer would go out without\n" +
 		"- it stays after this command and after the daemon: ikepulse detach\n")
 }
 
