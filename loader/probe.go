@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
 	"github.com/cilium/ebpf/features"
 	"golang.org/x/sys/unix"
 )
@@ -30,6 +31,27 @@ func Probe() error {
 	}
 	return errors.Join(errs...)
 }
+
+// ProbeFentry says why the kernel does not let a program watch one of its own
+// functions, for which lockdown is the usual reason; nil is that it does. It
+// changes nothing.
+func ProbeFentry() error {
+	prog, err := ebpf.NewProgram(&ebpf.ProgramSpec{
+		Name: "ikepulse_probe", Type: ebpf.Tracing, AttachType: ebpf.AttachTraceFEntry, AttachTo: "vfs_read",
+		License: "Dual BSD/GPL", Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, 0), asm.Return()},
+	})
+	if errors.Is(err, unix.EPERM) && len(missingCapabilities()) == 0 {
+		return errLockdown
+	}
+	if err != nil {
+		return explain(err)
+	}
+	return prog.Close()
+}
+
+// errLockdown is what EPERM means to a process that has every right: nothing
+// else refuses these programs and lets XDP's pass.
+var errLockdown = errors.New("kernel lockdown: operation not permitted, though this process has every capability")
 
 // netnsCookie returns the kernel's number of this thread's network namespace:
 // unlike an inode's it is never used again.

@@ -1,7 +1,6 @@
 package gateway
 
 import (
-	"fmt"
 	"os"
 	"strings"
 
@@ -11,7 +10,6 @@ import (
 	"github.com/ikepulse/ikepulse/bpf"
 	"github.com/ikepulse/ikepulse/cmd/internal/config"
 	"github.com/ikepulse/ikepulse/cmd/internal/records"
-	"github.com/ikepulse/ikepulse/loader"
 	"github.com/ikepulse/ikepulse/maps"
 )
 
@@ -52,13 +50,7 @@ func LookAtHost(c *config.Config) []Finding {
 	if os.Geteuid() != 0 {
 		return nil
 	}
-	return []Finding{
-		{"kernel", saying("has what XDP needs", loader.Probe())},
-		{"bpffs", fileSystem("/sys/fs/bpf", unix.BPF_FS_MAGIC, "mount -t bpf bpf /sys/fs/bpf, or run --no-pin")},
-		{"records", fileSystem("/run", unix.TMPFS_MAGIC, "none are kept, since they hold keys")},
-		{"tun", saying("there", openable("/dev/net/tun"))},
-		{"XDP on", interfacesHere(c)},
-	}
+	return lookAround(c).findings(c)
 }
 
 func saying(well string, err error) string {
@@ -70,12 +62,9 @@ func saying(well string, err error) string {
 
 func oneLine(err error) string { return strings.ReplaceAll(err.Error(), "\n", "; ") }
 
-func fileSystem(path string, magic int64, otherwise string) string {
+func isFileSystem(path string, magic int64) bool {
 	var fs unix.Statfs_t
-	if err := unix.Statfs(path, &fs); err != nil || int64(fs.Type) != magic {
-		return fmt.Sprintf("%s is none: %s", path, otherwise)
-	}
-	return path
+	return unix.Statfs(path, &fs) == nil && int64(fs.Type) == magic
 }
 
 func openable(path string) error {
@@ -84,9 +73,4 @@ func openable(path string) error {
 		return err
 	}
 	return f.Close()
-}
-
-func interfacesHere(c *config.Config) string {
-	names, err := Interfaces(c)
-	return saying(strings.Join(names, ", "), err)
 }

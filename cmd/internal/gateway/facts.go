@@ -1,0 +1,198 @@
+package gateway
+
+import (
+	"fmt"
+	"os"
+	"runtime"
+	"strings"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/ikepulse/ikepulse/cmd/internal/config"
+	"github.com/ikepulse/ikepulse/loader"
+)
+
+// facts are what was seen of a host, apart from what it means.
+type facts struct {
+	release    string
+	needs, btf error // nil: it is there
+	fentry     error // nil: such programs may be loaded
+	bpffs      bool  // at its usual place
+	runIsTmpfs bool
+	tun        error
+	conntrack  bool
+	rpFilter   int // what a new interface has
+	cpus       int
+	interfaces error // why they are not known
+	nics       []nic
+}
+
+// nic is an interface that XDP is to be on.
+type nic struct {
+	name, driver string
+	mtu          int
+	queues       int  // 0: not told
+	lro, rxVLAN  bool // offloads that are on
+	vlans        []string
+	master       string // "bond bond0": it is a port of that
+}
+
+// btfFile is the kernel's own description of itself.
+const btfFile = "/sys/kernel/btf/vmlinux"
+
+func lookAround(c *config.Config) facts {
+	var name unix.Utsname
+	_ = unix.Uname(&name)
+	_, errBTF := os.Stat(btfFile)
+	_, errConntrack := os.Stat("/proc/sys/net/netfilter/nf_conntrack_count")
+	f := facts{release: unix.ByteSliceToString(name.Release[:]), needs: loader.Probe(), btf: errBTF, fentry: loader.ProbeFentry(),
+		bpffs: isFileSystem("/sys/fs/bpf", unix.BPF_FS_MAGIC), runIsTmpfs: isFileSystem("/run", unix.TMPFS_MAGIC),
+		tun: openable("/dev/net/tun"), conntrack: errConntrack == nil, cpus: runtime.NumCPU()}
+	for _, which := range []string{"all", "default"} {
+		f.rpFilter = max(f.rpFilter, sysctlNumber("net/ipv4/conf/"+which+"/rp_filter"))
+	}
+	names, err := Interfaces(c)
+	f.interfaces = err
+	for _, name := range names {
+		f.nics = append(f.nics, lookAt(name))
+	}
+	return f
+}
+
+func sysctlNumber(path string) (n int) {
+	b, err := os.ReadFile("/proc/sys/" + path)
+	if err == nil {
+		_, _ = fmt.Sscan(string(b), &n) // what is no number is 0: nothing to say about it
+	}
+	return n
+}
+
+// lookAt finds out what it may: some drivers do not tell everything.
+func lookAt(name string) nic {
+	n := nic{name: name, driver: driverOf(name)}
+	if e, err := newEthtool(); err == nil {
+		on, _ := e.features(name)
+		n.lro, n.rxVLAN, n.queues = on["rx-lro"], on["rx-vlan-hw-parse"], e.queues(name)
+	}
+	links, err := netlink.LinkList()
+	if err != nil {
+		return n
+	}
+	byIndex := map[int]netlink.Link{}
+	for _, l := range links {
+		byIndex[l.Attrs().Index] = l
+	}
+	for _, l := range links {
+		a := l.Attrs()
+		below, master := byIndex[a.ParentIndex], byIndex[a.MasterIndex]
+		switch {
+		case a.Name == name:
+			if n.mtu = a.MTU; master != nil {
+				n.master = master.Type() + " " + master.Attrs().Name
+			}
+		case l.Type() == "vlan" && below != nil && below.Attrs().Name == name:
+			n.vlans = append(n.vlans, a.Name)
+		}
+	}
+	return n
+}
+
+// findings says what the facts mean for a configuration.
+func (f facts) findings(c *config.Config) []Finding {
+	out := []Finding{{"kernel", f.kernel()}}
+	if f.fentry != nil {
+		out = append(out, Finding{"evidence", "fentry programs are refused (" + oneLine(f.fentry) + "): proof of life comes from our own decryption, not from the kernel's ESP"})
+	}
+	out = append(out, Finding{"bpffs", either(f.bpffs, "/sys/fs/bpf", "/sys/fs/bpf is none, without which XDP is off: mount -t bpf bpf /sys/fs/bpf, or run --no-pin")},
+		Finding{"records", either(f.runIsTmpfs, "/run", "/run is no tmpfs: none are kept, since they hold keys")},
+		Finding{"tun", saying("there", f.tun)})
+	if f.conntrack && c.XDP.Keepalive != "pass" {
+		out = append(out, Finding{"conntrack", "it is in use here: keepalives that XDP takes do not refresh its entries"})
+	}
+	if f.rpFilter == strict && wide(c) {
+		out = append(out, Finding{"rp_filter", "1 (strict) drops what comes out of a tunnel to 0.0.0.0/0: sysctl -w net.ipv4.conf.all.rp_filter=2"})
+	}
+	if f.interfaces != nil {
+		return append(out, Finding{"XDP on", oneLine(f.interfaces)})
+	}
+	for _, n := range f.nics {
+		out = append(out, Finding{"XDP on", n.describe(f.cpus, c.XDP.Keepalive == "answer")})
+	}
+	return out
+}
+
+// strict is the rp_filter that takes a packet only from where an answer to it
+// would go.
+const strict = 1
+
+func either(so bool, yes, no string) string {
+	if so {
+		return yes
+	}
+	return no
+}
+
+func (f facts) kernel() string {
+	switch {
+	case f.needs != nil:
+		return f.release + ": " + oneLine(f.needs)
+	case f.btf != nil:
+		return f.release + ": has what XDP needs, but no BTF (" + btfFile + "): bpftool shows no names of fields"
+	}
+	return f.release + ": has what XDP needs"
+}
+
+// wide tells whether a tunnel's packets may come from anywhere.
+func wide(c *config.Config) bool {
+	for _, conn := range c.Connections {
+		for _, child := range conn.Children {
+			for _, ts := range append(child.LocalTS[:len(child.LocalTS):len(child.LocalTS)], child.RemoteTS...) {
+				if !ts.Dynamic && ts.Prefix.Addr().Is4() && ts.Prefix.Bits() == 0 {
+					return true
+				}
+			}
+		}
+	}
+	return false
+}
+
+// nativeMTU is about where drivers that keep a frame in one page refuse.
+const nativeMTU = 3498
+
+// describe says what an interface is, and what on it keeps XDP from its best.
+func (n nic) describe(cpus int, answers bool) string {
+	parts := []string{n.name}
+	if n.driver != "" {
+		parts[0] += " (" + n.driver + ")"
+	}
+	parts = append(parts, fmt.Sprintf("MTU %d", n.mtu))
+	if n.queues > 0 {
+		parts = append(parts, fmt.Sprintf("receive queues: %d for %d CPUs", n.queues, cpus))
+	}
+	s := strings.Join(parts, ", ")
+	for _, w := range n.warnings(cpus, answers) {
+		s += "; " + w
+	}
+	return s
+}
+
+func (n nic) warnings(cpus int, answers bool) (all []string) {
+	add := func(format string, args ...any) { all = append(all, fmt.Sprintf(format, args...)) }
+	if answers && (strings.HasPrefix(n.master, "bond ") || strings.HasPrefix(n.master, "bridge ")) {
+		add("it is a port of the %s, where keepalives are not answered: name that instead, or absorb", n.master)
+	}
+	if n.mtu > nativeMTU {
+		add("most drivers refuse native XDP at this MTU, and generic XDP costs more")
+	}
+	if n.lro {
+		add("LRO is on, with which many drivers refuse native XDP: ethtool -K %s lro off", n.name)
+	}
+	if n.queues > 0 && n.queues < cpus {
+		add("only %d of the CPUs share its packets", n.queues)
+	}
+	if n.rxVLAN && len(n.vlans) > 0 {
+		add("it takes VLAN tags off before XDP sees them (%s): ethtool -K %s rxvlan off", strings.Join(n.vlans, ", "), n.name)
+	}
+	return all
+}
