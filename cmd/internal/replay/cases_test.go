@@ -1,0 +1,199 @@
+package replay
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/cilium/ebpf"
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/ikepulse/ikepulse/bpf"
+	"github.com/ikepulse/ikepulse/cmd/internal/pcap"
+	"github.com/ikepulse/ikepulse/test/require"
+)
+
+// expectation is what somebody else's parser found in a capture.
+type expectation struct {
+	File    string
+	Frames  int
+	Ingress map[string]int `json:"as_ingress_to_gateway"`
+	Either  map[string]int `json:"classes_either_direction"`
+	SPIs    []struct {
+		Dst, SPI string
+		Count    uint64
+		MaxSeq   uint32 `json:"max_seq"`
+	}
+}
+
+func expectations(t *testing.T) (dir string, all []expectation) {
+	t.Helper()
+	require.Have(t, "root", "bpf")
+	dir = require.Cases(t)
+	text, err := os.ReadFile(filepath.Join(dir, "xdp_expected.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := json.Unmarshal(text, &all); err != nil {
+		t.Fatal(err)
+	}
+	if len(all) < 30 {
+		t.Fatalf("%d captures", len(all))
+	}
+	return dir, all
+}
+
+// replayed is what Run wrote.
+type replayed struct {
+	lines   []Line
+	summary Summary
+}
+
+func replay(t *testing.T, capture []byte, o Options) replayed {
+	t.Helper()
+	var out bytes.Buffer
+	if err := Run(&out, bytes.NewReader(capture), o); err != nil {
+		t.Fatal(err)
+	}
+	return parse(t, out.Bytes())
+}
+
+func parse(t *testing.T, out []byte) (r replayed) {
+	t.Helper()
+	for lines := bufio.NewScanner(bytes.NewReader(out)); lines.Scan(); {
+		var last struct{ Summary *Summary }
+		decoder := json.NewDecoder(bytes.NewReader(lines.Bytes()))
+		if strings.HasPrefix(lines.Text(), `{"summary":`) {
+			if err := decoder.Decode(&last); err != nil {
+				t.Fatalf("%s: %v", lines.Text(), err)
+			}
+			r.summary = *last.Summary
+			continue
+		}
+		var line Line
+		decoder.DisallowUnknownFields()
+		if err := decoder.Decode(&line); err != nil {
+			t.Fatalf("%s: %v", lines.Text(), err)
+		}
+		r.lines = append(r.lines, line)
+	}
+	return r
+}
+
+// Every capture of others gives what their parser found, as ingress of a
+// gateway whose SAs are known; and everything passes but keepalives.
+func TestCases(t *testing.T) {
+	dir, all := expectations(t)
+	for _, want := range all {
+		t.Run(want.File, func(t *testing.T) {
+			capture, err := os.ReadFile(filepath.Join(dir, want.File))
+			if err != nil {
+				t.Fatal(err)
+			}
+			got := replay(t, capture, Options{AllSAs: true})
+			if len(got.lines) != want.Frames || got.summary.Frames != want.Frames {
+				t.Errorf("%d frames, want %d", len(got.lines), want.Frames)
+			}
+			if n := want.Either["nonip"]; n > 0 {
+				want.Ingress["nonip"] = n
+			}
+			if diff := cmp.Diff(want.Ingress, got.summary.ByClass); diff != "" {
+				t.Errorf("classes (-want +got):\n%s", diff)
+			}
+			spis := map[string]SPI{}
+			for _, spi := range want.SPIs {
+				spis[fmt.Sprintf("%s/0x%s", spi.Dst, spi.SPI)] = SPI{spi.Count, spi.MaxSeq}
+			}
+			if diff := cmp.Diff(spis, got.summary.SPIs); diff != "" {
+				t.Errorf("SPIs (-want +got):\n%s", diff)
+			}
+			for _, line := range got.lines {
+				if (line.Verdict == "pass") == (line.Class == "keepalive") {
+					t.Errorf("%+v", line)
+				}
+			}
+		})
+	}
+}
+
+// With no SA registered, and no address ours, no map gains an entry, and
+// nothing but the counters changes.
+func TestCasesLeaveNothing(t *testing.T) {
+	dir, all := expectations(t)
+	s, err := newSession(Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.close()
+	s.allLocals = false
+	before := s.contents(t)
+	for _, want := range all {
+		file, err := os.Open(filepath.Join(dir, want.File))
+		if err != nil {
+			t.Fatal(err)
+		}
+		frames, err := pcap.NewReader(file)
+		if err == nil {
+			err = s.runAll(frames, func(line Line) error {
+				if line.Verdict != "pass" {
+					t.Errorf("%s: %+v", want.File, line)
+				}
+				return nil
+			})
+		}
+		if err != nil {
+			t.Errorf("%s: %v", want.File, err)
+		}
+		file.Close()
+	}
+	if diff := cmp.Diff(before, s.contents(t)); diff != "" {
+		t.Errorf("(-before +after):\n%s", diff)
+	}
+
+	// The walk sees what there is.
+	if err := s.addSA(SA{Dst: netip.MustParseAddr("192.0.2.1"), SPI: 7}); err != nil {
+		t.Fatal(err)
+	}
+	if cmp.Equal(before, s.contents(t)) {
+		t.Error("an entry more makes no difference")
+	}
+}
+
+// contents is every entry of every map that tunnels live in.
+func (s *session) contents(t *testing.T) map[string]any {
+	t.Helper()
+	return map[string]any{
+		"hot":    entries[uint32, bpf.HotEntry](t, s.IkepulseHot),
+		"sas":    entries[uint32, bpf.SAEntry](t, s.IkepulseSas),
+		"peers":  entries[bpf.PeerKey, bpf.PeerEntry](t, s.IkepulsePeers),
+		"locals": entries[bpf.LocalKey, uint32](t, s.IkepulseLocals),
+		"follow": entries[bpf.FollowKey, uint32](t, s.IkepulseFollow),
+		"budget": entries[uint32, bpf.Budget](t, s.IkepulseBudget),
+	}
+}
+
+// entries returns those of a hash, and those of an array that are not zero.
+func entries[K, V comparable](t *testing.T, m *ebpf.Map) map[K]V {
+	t.Helper()
+	var cursor ebpf.MapBatchCursor
+	var zero V
+	keys, values := make([]K, m.MaxEntries()+1), make([]V, m.MaxEntries()+1)
+	n, err := m.BatchLookup(&cursor, keys, values, nil)
+	if !errors.Is(err, ebpf.ErrKeyNotExist) || m.Type() == ebpf.Array && n != int(m.MaxEntries()) {
+		t.Fatalf("%v: %d entries, %v", m, n, err)
+	}
+	all := map[K]V{}
+	for i, key := range keys[:n] {
+		if m.Type() == ebpf.Hash || values[i] != zero {
+			all[key] = values[i]
+		}
+	}
+	return all
+}

@@ -1,0 +1,90 @@
+package replay
+
+import (
+	"encoding/binary"
+	"net/netip"
+	"slices"
+)
+
+// What is read of a frame, from IANA's registries.
+const (
+	etherIPv4 = 0x0800
+	etherIPv6 = 0x86dd
+
+	protocolHopByHop    = 0
+	protocolUDP         = 17
+	protocolRouting     = 43
+	protocolFragment    = 44
+	protocolESP         = 50
+	protocolAH          = 51
+	protocolDestination = 60
+)
+
+// target is what a frame is addressed to: what must be registered for it to be
+// known. It is found here apart from the program, and no field of it is the
+// program's.
+type target struct {
+	dst netip.Addr // not valid: not IP
+	sa  SA         // Dst not valid: no SPI
+}
+
+// inspect reads as far as it gets; the program judges what is wrong.
+func inspect(frame []byte, nattPort uint16) target {
+	etherType := binary.BigEndian.Uint16(frame[12:])
+	rest := frame[ethernetHeader:]
+	for range 2 {
+		if (etherType == 0x8100 || etherType == 0x88a8) && len(rest) >= 4 {
+			etherType, rest = binary.BigEndian.Uint16(rest[2:]), rest[4:]
+		}
+	}
+	switch {
+	case etherType == etherIPv4 && len(rest) >= 20:
+		return inspectIPv4(rest, nattPort)
+	case etherType == etherIPv6 && len(rest) >= 40:
+		return inspectIPv6(rest, nattPort)
+	}
+	return target{}
+}
+
+func inspectIPv4(b []byte, nattPort uint16) target {
+	t := target{dst: netip.AddrFrom4([4]byte(b[16:20]))}
+	header := int(b[0]&0xf) * 4
+	b = b[:min(len(b), int(binary.BigEndian.Uint16(b[2:])))] // frames are padded
+	if len(b) < max(header, 20) || binary.BigEndian.Uint16(b[6:])&0x1fff != 0 {
+		return t
+	}
+	return t.inspectSA(b[9], b[header:], nattPort)
+}
+
+func inspectIPv6(b []byte, nattPort uint16) target {
+	t := target{dst: netip.AddrFrom16([16]byte(b[24:40])).Unmap()}
+	end := min(len(b), 40+int(binary.BigEndian.Uint16(b[4:])))
+	protocol, b := b[6], b[40:end]
+	for slices.Contains([]byte{protocolHopByHop, protocolRouting, protocolFragment, protocolDestination}, protocol) && len(b) >= 8 {
+		size := 8
+		if protocol != protocolFragment {
+			size += int(b[1]) * 8
+		} else if binary.BigEndian.Uint16(b[2:])&0xfff8 != 0 {
+			return t
+		}
+		if size > len(b) {
+			return t
+		}
+		protocol, b = b[0], b[size:]
+	}
+	return t.inspectSA(protocol, b, nattPort)
+}
+
+// inspectSA adds the SA that the payload belongs to. IKE behind the non-ESP
+// marker has SPI 0, which is none.
+func (t target) inspectSA(protocol byte, b []byte, nattPort uint16) target {
+	switch {
+	case protocol == protocolESP && len(b) >= 8:
+		t.sa = SA{Dst: t.dst, SPI: binary.BigEndian.Uint32(b)}
+	case protocol == protocolAH && len(b) >= 12:
+		t.sa = SA{Dst: t.dst, SPI: binary.BigEndian.Uint32(b[4:]), AH: true}
+	case protocol == protocolUDP && len(b) >= 16 && binary.BigEndian.Uint16(b[2:]) == nattPort:
+		t.sa = SA{Dst: t.dst, SPI: binary.BigEndian.Uint32(b[8:])}
+	}
+	return t
+}

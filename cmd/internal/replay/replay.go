@@ -1,0 +1,176 @@
+// Package replay runs the frames of a capture through the real XDP program, as
+// if each had come in at the gateway, and says what the program made of it:
+// verdict and reason are read from the program, not computed again.
+package replay
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+
+	"github.com/ikepulse/ikepulse/bpf"
+	"github.com/ikepulse/ikepulse/cmd/internal/pcap"
+)
+
+// Options say what the program knows when the frames come.
+type Options struct {
+	SAs      []SA         // registered before the first frame
+	AllSAs   bool         // every SA is, before its first frame
+	Locals   []netip.Addr // our addresses; none: every destination is
+	NATTPort uint16       // 0: 4500
+}
+
+// notRunnable stands for verdict, reason and class of a frame that the program
+// cannot be given.
+const notRunnable = "not_runnable"
+
+// Line is what is said of one frame.
+type Line struct {
+	Frame   int    `json:"frame"`
+	Verdict string `json:"verdict"`
+	Reason  string `json:"reason"`
+	Class   string `json:"class"`
+	// CapturedBytes is less than what was on the wire: the rest is zeros here.
+	CapturedBytes int    `json:"captured_bytes,omitempty"`
+	Error         string `json:"error,omitempty"` // why it is not runnable
+}
+
+// Summary is what is said of all of them.
+type Summary struct {
+	Frames    int            `json:"frames"`
+	ByClass   map[string]int `json:"by_class"`
+	ByReason  map[string]int `json:"by_reason"`
+	ByVerdict map[string]int `json:"by_verdict"`
+	SPIs      map[string]SPI `json:"spis"` // ESP, by DST/0xSPI
+	AH        map[string]SPI `json:"ah"`   // the same of AH, whose SPIs are others
+}
+
+// SPI is what the program has counted of an SA.
+type SPI struct {
+	Packets uint64 `json:"packets"`
+	LastSeq uint32 `json:"last_seq"`
+}
+
+// Run writes a JSON line for each frame of the capture, then one with the
+// summary, also when the capture ends in an error. It needs what loading the
+// program needs.
+func Run(w io.Writer, capture io.Reader, o Options) error {
+	frames, err := pcap.NewReader(capture)
+	if err != nil {
+		return err
+	}
+	s, err := newSession(o)
+	if err != nil {
+		return err
+	}
+	defer s.close()
+	out := json.NewEncoder(w)
+	summary := Summary{ByClass: map[string]int{}, ByReason: map[string]int{}, ByVerdict: map[string]int{}}
+	failed := s.runAll(frames, func(line Line) error {
+		summary.Frames++
+		summary.ByClass[line.Class]++
+		summary.ByReason[line.Reason]++
+		summary.ByVerdict[line.Verdict]++
+		return out.Encode(line)
+	})
+	summary.SPIs, summary.AH, err = s.counted()
+	return errors.Join(failed, err, out.Encode(struct {
+		Summary Summary `json:"summary"`
+	}{summary}))
+}
+
+func (s *session) runAll(frames *pcap.Reader, emit func(Line) error) error {
+	for {
+		frame, err := frames.Next()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		line, err := s.run(frame)
+		if err == nil {
+			err = emit(line)
+		}
+		if err != nil {
+			return fmt.Errorf("frame %d: %w", frame.Number, err)
+		}
+	}
+}
+
+// run gives one frame to the program.
+func (s *session) run(f pcap.Frame) (Line, error) {
+	line := Line{Frame: f.Number, Verdict: notRunnable, Reason: notRunnable, Class: notRunnable}
+	in, err := wire(f)
+	if err != nil {
+		line.Error = err.Error()
+		return line, nil
+	}
+	if len(f.Data) < f.Length {
+		line.CapturedBytes = len(f.Data)
+	}
+	if err := s.expect(inspect(in, s.nattPort)); err != nil {
+		return line, err
+	}
+	verdict, reason, err := s.send(in)
+	if err != nil {
+		return line, err
+	}
+	line.Verdict, line.Reason, line.Class = verdict.String(), reason.String(), classes[reason]
+	return line, nil
+}
+
+// classes are the words that people have for kinds of frames, by the program's
+// reasons: several say why, one says what.
+var classes = [bpf.ReasonCount]string{
+	bpf.ReasonUndecided:           "other",
+	bpf.ReasonTruncated:           "other",
+	bpf.ReasonSplit:               "other",
+	bpf.ReasonNotIP:               "nonip",
+	bpf.ReasonVLANDeep:            "nonip",
+	bpf.ReasonIPMalformed:         "other",
+	bpf.ReasonIPLength:            "other",
+	bpf.ReasonExtensions:          "other",
+	bpf.ReasonRouted:              "other",
+	bpf.ReasonFragLater:           "frag-nonfirst",
+	bpf.ReasonNotIPsec:            "other",
+	bpf.ReasonUDPLength:           "other",
+	bpf.ReasonUDPOther:            "other",
+	bpf.ReasonFrom500:             "not_to_500",
+	bpf.ReasonFromNATT:            "not_to_4500",
+	bpf.ReasonFragFromIKE:         "not_to_4500",
+	bpf.ReasonNATTShort:           "short_4500",
+	bpf.ReasonFragNATTShort:       "frag1-short_4500",
+	bpf.ReasonESPShort:            "esp",
+	bpf.ReasonAHShort:             "ah",
+	bpf.ReasonGroupMAC:            "keepalive",
+	bpf.ReasonOddKeepalive:        "keepalive",
+	bpf.ReasonNotLocal:            "other",
+	bpf.ReasonIKE500:              "ike500",
+	bpf.ReasonIKELength:           "ike500",
+	bpf.ReasonIKENATT:             "ike-natt",
+	bpf.ReasonFragIKE500:          "frag1-ike500",
+	bpf.ReasonFragIKENATT:         "frag1-ike-natt",
+	bpf.ReasonESPUDPKnown:         "espinudp",
+	bpf.ReasonESPUDPMoved:         "espinudp",
+	bpf.ReasonESPUDPUnknown:       "espinudp",
+	bpf.ReasonFragESPUDPKnown:     "frag1-espinudp",
+	bpf.ReasonFragESPUDPMoved:     "frag1-espinudp",
+	bpf.ReasonFragESPUDPUnknown:   "frag1-espinudp",
+	bpf.ReasonESPKnown:            "esp",
+	bpf.ReasonESPMoved:            "esp",
+	bpf.ReasonESPUnknown:          "esp",
+	bpf.ReasonAHKnown:             "ah",
+	bpf.ReasonAHMoved:             "ah",
+	bpf.ReasonAHUnknown:           "ah",
+	bpf.ReasonKeepaliveAnswered:   "keepalive",
+	bpf.ReasonKeepaliveAbsorbed:   "keepalive",
+	bpf.ReasonKeepaliveNotNATted:  "keepalive",
+	bpf.ReasonKeepaliveLimited:    "keepalive",
+	bpf.ReasonKeepaliveOverBudget: "keepalive",
+	bpf.ReasonKeepalivePassed:     "keepalive",
+	bpf.ReasonStrangerDropped:     "keepalive",
+	bpf.ReasonStrangerPassed:      "keepalive",
+}
