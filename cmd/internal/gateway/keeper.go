@@ -17,8 +17,9 @@ import (
 // looked after too, one that he detached is left alone, and one that is gone,
 // or has lost the program, gets it back.
 type keeper struct {
-	xdp *loader.Instance
-	log *slog.Logger
+	xdp   *loader.Instance
+	log   *slog.Logger
+	every time.Duration // how soon a loss is noticed that no event of a link tells of
 
 	pending []string          // to be attached for the first time
 	known   map[string]string // what was last said of each interface
@@ -28,11 +29,8 @@ type keeper struct {
 }
 
 func newKeeper(xdp *loader.Instance, interfaces []string, log *slog.Logger) *keeper {
-	return &keeper{xdp: xdp, log: log, pending: interfaces, known: map[string]string{}}
+	return &keeper{xdp: xdp, log: log, every: time.Second, pending: interfaces, known: map[string]string{}}
 }
-
-// keepEvery is how soon a loss is noticed that no event of a link tells of.
-const keepEvery = time.Second
 
 // keepAttached runs the keeper until ctx ends.
 func (d *daemon) keepAttached(ctx context.Context) error {
@@ -42,14 +40,15 @@ func (d *daemon) keepAttached(ctx context.Context) error {
 	return nil
 }
 
-// follow makes a pass each second, and at once when a link changes, for as
+// follow makes a pass now and then, and at once when a link changes, for as
 // long as its events are heard.
 func (k *keeper) follow(ctx context.Context) {
 	ctx, end := context.WithCancel(ctx)
 	defer end()
-	poll := time.NewTicker(keepEvery)
+	poll := time.NewTicker(k.every)
 	defer poll.Stop()
 	links := linkEvents(ctx)
+	k.pass() // what happened while nobody listened
 	for {
 		select {
 		case <-ctx.Done():
