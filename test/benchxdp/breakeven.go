@@ -21,8 +21,8 @@ type breakEven struct {
 	// Absorbed and Answered are what a keepalive costs less than in the kernel.
 	Absorbed float64 `json:"absorbed_saves_ns"`
 	Answered float64 `json:"answered_saves_ns"`
-	// Packets are as many of ESP as a keepalive pays for; Rate is of ESP in
-	// packets a second, when each SPI's peer sends keepalives.
+	// Packets are as many of ESP as a keepalive pays for; PPS is the rate of ESP
+	// when each SPI's peer sends keepalives. Below 0 there is nothing saved.
 	AbsorbedPackets float64 `json:"absorbed_packets"`
 	AnsweredPackets float64 `json:"answered_packets"`
 	AbsorbedRate    float64 `json:"absorbed_pps"`

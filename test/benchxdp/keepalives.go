@@ -94,7 +94,10 @@ func (b *bench) keepalives(p *population) error {
 	s := b.section(fmt.Sprintf("Keepalives on a link, all CPU time, tuples at random: %s", p), p.members == 1)
 	s.rival = "kernel"
 	arms := s.addKeepalives(rows, b.live)
-	kernel, err := b.addSockets(s, p, arms[dropFloor])
+	kernel, err := b.addKernel(s, p, arms[dropFloor])
+	if err == nil {
+		err = b.addReaders(s, p, rows[dropFloor])
+	}
 	if err != nil {
 		return err
 	}
@@ -106,10 +109,7 @@ func (b *bench) keepalives(p *population) error {
 
 // live returns the measurement of a row on the link.
 func (b *bench) live(row keepaliveRow) func() (float64, error) {
-	l := &live{
-		rig: b.rig, site: b.site, way: row.way,
-		program: row.head, frame: keepalive(gatewayAddr), frames: b.liveFrames, burst: b.liveFrames,
-	}
+	l := b.onLink(row)
 	switch {
 	case row.reason == bpf.ReasonKeepaliveAnswered:
 		l.arrived = b.turned
@@ -119,32 +119,59 @@ func (b *bench) live(row keepaliveRow) func() (float64, error) {
 	return l.run
 }
 
-// addSockets adds what takes keepalives that XDP passes: the kernel for its own
-// ESP, which is returned, and readers in Go.
-func (b *bench) addSockets(s *section, p *population, floor *arm) (kernel *arm, err error) {
+func (b *bench) onLink(row keepaliveRow) *live {
+	return &live{
+		rig: b.rig, site: b.site, way: row.way,
+		program: row.head, frame: keepalive(gatewayAddr), frames: b.liveFrames, burst: b.liveFrames,
+	}
+}
+
+// passed is what takes keepalives that XDP passes to an address.
+func (b *bench) passed(p *population, to netip.Addr, drain func(int) error) (*live, error) {
 	passes, err := b.program(benchProgFloorPass, nil, nil)
 	if err != nil {
 		return nil, err
 	}
-	frames := b.liveFrames / 4 // they take long
-	add := func(name string, to netip.Addr, burst int, drain func(int) error) (*arm, error) {
-		frame := keepalive(to)
-		head, err := b.before(p.keepaliveMutator(frame), passes)
-		l := &live{
-			rig: b.rig, site: b.site, way: way{mutated: true, verdict: bpf.VerdictPass},
-			program: head, frame: frame, frames: frames, burst: burst,
-			drain: drain, arrived: datagrams,
-		}
-		return s.add(name, floor, l.run), err
+	head, err := b.before(p.keepaliveMutator(keepalive(to)), passes)
+	l := b.onLink(keepaliveRow{head: head, way: way{mutated: true, verdict: bpf.VerdictPass}})
+	l.frame, l.drain, l.arrived = keepalive(to), drain, datagrams
+	return l, err
+}
+
+// addKernel adds the kernel's own way with keepalives, for its ESP. It is nil
+// where the kernel refuses.
+func (b *bench) addKernel(s *section, p *population, floor *arm) (*arm, error) {
+	if b.encap == nil {
+		return nil, nil
 	}
-	if b.encap != nil {
-		if kernel, err = add("kernel, UDP_ENCAP drops it", gatewayAddr, frames, b.encap.empty); err != nil {
-			return nil, err
-		}
-	}
-	if _, err = add("Go socket, ReadBatch of 64", readerAddr, readerBurst, b.readers.batches); err != nil {
+	l, err := b.passed(p, gatewayAddr, b.encap.empty)
+	if err != nil {
 		return nil, err
 	}
-	_, err = add("Go socket, a read each", readerAddr, readerBurst, b.readers.singles)
-	return kernel, err
+	return s.add("kernel, UDP_ENCAP drops it", floor, l.run), nil
+}
+
+// addReaders adds readers in Go. What they read has come in a burst, so that
+// they never sleep, and their floor has come in such bursts, too: a call that
+// sends frames takes half a millisecond to begin and end.
+func (b *bench) addReaders(s *section, p *population, dropping keepaliveRow) error {
+	frames := b.liveFrames / 8 // they take long
+	l := b.onLink(dropping)
+	l.frames, l.burst = frames, readerBurst
+	floor := s.add("mutator, bare drop, in bursts (floor)", nil, l.run)
+	for _, row := range []struct {
+		name  string
+		drain func(int) error
+	}{
+		{"Go socket, ReadBatch of 64", b.readers.batches},
+		{"Go socket, a read each", b.readers.singles},
+	} {
+		l, err := b.passed(p, readerAddr, row.drain)
+		if err != nil {
+			return err
+		}
+		l.frames, l.burst = frames, readerBurst
+		s.add(row.name, floor, l.run)
+	}
+	return nil
 }

@@ -4,6 +4,18 @@
 // nanoseconds by themselves. It attaches nothing outside of namespaces of its
 // own, and needs root.
 //
+// Frames in memory are run by BPF_PROG_TEST_RUN: a mutator, which is no part of
+// the product, gives each of them another SPI or tuple and calls the program
+// that is measured. Frames on a link are live ones (BPF_F_TEST_XDP_LIVE_FRAMES)
+// in a namespace, and all CPU time of the process counts. No measurement counts
+// whose frames are not all found in the counter of the reason it is about.
+//
+//	one tick   all frames fall into the same tick, so nothing is stamped anew
+//	new ticks  each frame comes in a tick of its own, and is stamped
+//	chained    each frame's SPI depends on what was loaded for the last one
+//	limit      parse, and one load from an array of as many bytes an SPI
+//	textbook   a hash by (SPI, destination) and a full clock, written each time
+//
 //	go run ./test/benchxdp [-json]
 package main
 
@@ -20,7 +32,7 @@ func main() {
 	flag.IntVar(&c.cpu, "cpu", -1, "measure on this CPU (default: the last one)")
 	flag.IntVar(&c.rounds, "rounds", 11, fmt.Sprintf("rounds; at least %d", enoughRounds))
 	flag.IntVar(&c.repeat, "repeat", 150_000, "frames a round in memory")
-	flag.IntVar(&c.liveFrames, "live", 60_000, "frames a round on a link")
+	flag.IntVar(&c.liveFrames, "live", 100_000, "frames a round on a link")
 	flag.DurationVar(&c.budget, "budget", 100*time.Second, fmt.Sprintf("no round begins after this long, once there are %d", enoughRounds))
 	flag.Parse()
 	if err := run(c, *asJSON); err != nil {

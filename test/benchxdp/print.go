@@ -152,6 +152,8 @@ func (r report) writeBreakEven(w io.Writer) {
 // rate has as many digits as it is worth.
 func rate(pps float64) string {
 	switch {
+	case pps <= 0:
+		return "never"
 	case pps >= 1e6:
 		return fmt.Sprintf("%.2fM", pps/1e6)
 	case pps >= 1e3:

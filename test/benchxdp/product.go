@@ -46,9 +46,10 @@ func (r *rig) loadProduct(p *population, v variant) (*product, error) {
 			return nil, fmt.Errorf("setting %s: %w", name, err)
 		}
 	}
+	xdp := spec.Programs[bpf.ProgXDP]
+	xdp.Flags = r.flags
 	replace := map[string]*ebpf.Map{bpf.MapHot: p.hot(v)}
 	if v.newTicks {
-		xdp := spec.Programs[bpf.ProgXDP]
 		if xdp.Instructions, err = tickFrom(xdp.Instructions, r.state); err != nil {
 			return nil, err
 		}

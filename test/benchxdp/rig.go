@@ -16,7 +16,7 @@ import (
 // the far end of a link in a namespace of its own, attached.
 type rig struct {
 	state   *ebpf.Map // benchShared
-	flags   uint32    // of the product's program: tail calls go only to their like
+	flags   uint32    // of the product's program, as loaded: tail calls go only to their like
 	closers []io.Closer
 }
 
@@ -36,7 +36,7 @@ func newRig() (*rig, error) {
 		return nil, fmt.Errorf("shared state: %w", err)
 	}
 	return &rig{
-		state: state, flags: product.Programs[bpf.ProgXDP].Flags,
+		state: state, flags: product.Programs[bpf.ProgXDP].Flags | bpf.FlagFrags,
 		closers: []io.Closer{state},
 	}, nil
 }

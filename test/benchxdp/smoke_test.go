@@ -130,6 +130,7 @@ func hasArms(t *testing.T, r report, c config) {
 		"mutator, bare drop (floor)": 4, "mutator, bare tx (floor)": 4,
 		"ikepulse, keepalive_answered": 4, "ikepulse, keepalive_absorbed": 5,
 		"kernel, UDP_ENCAP drops it": 2, "Go socket, ReadBatch of 64": 2, "Go socket, a read each": 2,
+		"mutator, bare drop, in bursts (floor)": 2,
 		// One SPI; and more, uniform and Zipf.
 		armPass: 3, "parse": 3, armLimit: 3, "parse, load and store": 3, armChained: 3,
 		armTextbook: 3, "hash (SPI, dst), jiffies if new": 3,
