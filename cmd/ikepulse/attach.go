@@ -80,6 +80,9 @@ func planOf(c *cli.Context) (*plan, error) {
 	if p.running {
 		err = i.pins(p.keepsMaps)
 	}
+	if errors.Is(err, loader.ErrNotLoaded) {
+		err = errors.New("the running daemon's pins are gone, and it would know nothing of others: restart it, and it attaches by itself")
+	}
 	return p, err
 }
 

@@ -148,10 +148,9 @@ func TestPinsRemoved(t *testing.T) {
 	gw := s.run(s.Gateway, "--config", s.write("gateway.yaml", gatewayConfig))
 	s.removePins()
 	s.want(s.Gateway, exitDegraded, []string{"problem    what is pinned is no longer this daemon's (" + pins + "/default: not loaded)", "restart the daemon"}, "status")
-	s.want(s.Gateway, 0, nil, "attach", "g0") // another set of maps
-	s.want(s.Gateway, exitDegraded, []string{"replaced by another process", "restart the daemon"}, "status")
+	s.want(s.Gateway, exitError, []string{"the running daemon's pins are gone", "restart it"}, "attach", "g0") // it would be another set of maps
 	s.stop(gw)
-	s.want(s.Gateway, 0, []string{"g0: detached"}, "detach", "--all")
+	s.want(s.Gateway, 0, []string{"nothing is attached"}, "detach", "--all")
 }
 
 // TestLinkFlaps: the link is deleted and made again, and goes down and up, a
