@@ -67,7 +67,7 @@ func (d *demo) saw(what string) {
 // nothingLeft compares the machine with what it was.
 func nothingLeft(t *testing.T, before *lab.Inventory) {
 	t.Helper()
-	left, err := before.Leftovers(20 * time.Second)
+	left, err := before.Leftovers(time.Minute)
 	if err != nil || len(left) > 0 {
 		t.Errorf("not as before: %q, %v", left, err)
 	}
