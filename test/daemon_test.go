@@ -50,7 +50,7 @@ func (d *daemon) run() {
 	}
 	d.process, err = d.ns.Start(lab.Command{Path: path, Output: d.log,
 		// The heap is compared: what is no longer in use must not count.
-		Env:  []string{"GOGC=10", "PATH="},
+		Env:  []string{"GOGC=2", "PATH="},
 		Args: []string{"--instance", d.instance, "run", "--config", filepath.Join(d.dir, "ikepulse.yaml")}})
 	if err != nil {
 		d.t.Fatal(err)
@@ -184,6 +184,23 @@ func (d *daemon) status() (st status) {
 		d.t.Fatalf("status: code %d\n%s", code, out)
 	}
 	return st
+}
+
+// settled is the status once garbage is out of the account: the heap is as of
+// the last collection, so two must pass.
+func (d *daemon) settled() status {
+	d.t.Helper()
+	was := d.status()
+	seen := 0
+	await(d.t, "the heap is collected", func() bool {
+		now := d.status()
+		if now.Process.HeapBytes != was.Process.HeapBytes {
+			seen++
+		}
+		was = now
+		return seen == 2
+	})
+	return was
 }
 
 // xdp is one of the program's counters.
