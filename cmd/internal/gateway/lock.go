@@ -14,22 +14,33 @@ import (
 	"github.com/ikepulse/ikepulse/ike/tun"
 )
 
-// lock makes sure that this is the only daemon of its instance, and tells
-// whoever looks where its control socket is.
+// lock holds the instance until the daemon ends.
 func (d *daemon) lock(context.Context) error {
-	if err := os.MkdirAll(filepath.Dir(d.Names.Lock), 0o755); err != nil {
-		return err
+	release, err := d.Names.Hold()
+	if err == nil {
+		d.own(release)
 	}
-	f, err := lockFile(d.Names.Lock)
+	return err
+}
+
+// Hold makes sure that the caller is the only one who runs the instance, and
+// tells whoever looks where its control socket is, if it has one.
+func (n Names) Hold() (release func() error, err error) {
+	if err := os.MkdirAll(filepath.Dir(n.Lock), 0o755); err != nil {
+		return nil, err
+	}
+	f, err := lockFile(n.Lock)
 	if errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EACCES) {
-		return fmt.Errorf("instance %s is running already (%s is locked): choose another with --instance", d.Names.Instance, d.Names.Lock)
+		return nil, fmt.Errorf("instance %s is running already (%s is locked): choose another with --instance", n.Instance, n.Lock)
 	}
 	if err != nil {
-		return err
+		return nil, err
 	}
-	d.own(func() error { return errors.Join(os.Remove(d.Names.Lock), f.Close()) })
-	_, err = f.WriteString(d.Names.Socket + "\n")
-	return err
+	release = func() error { return errors.Join(os.Remove(n.Lock), f.Close()) }
+	if _, err = f.WriteString(n.Socket + "\n"); err != nil {
+		return nil, errors.Join(err, release())
+	}
+	return release, nil
 }
 
 // lockFile makes an empty file and locks it. A daemon that ends removes its

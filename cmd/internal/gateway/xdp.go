@@ -92,10 +92,10 @@ type TrackedSA struct {
 func TrackedSAs(set *maps.Set) (out []TrackedSA, err error) {
 	now := set.Clock.Now()
 	err = set.SAs.Each(func(s maps.SA) {
-		if _, _, live := set.Hot.Read(s.SPI); !live {
+		if _, _, live := set.Hot.ReadAt(s.Slot, s.SPI); !live {
 			return // being installed, or removed
 		}
-		seen, auth := set.Evidence(s.SPI)
+		seen, auth := set.EvidenceAt(s.Slot, s.SPI)
 		t := TrackedSA{InSPI: fmt.Sprintf("%08x", s.SPI), Local: s.Tuple.Local, Remote: s.Tuple.Peer,
 			PeerNATted: s.NATted, IdleMS: age(now, seen), ProofMS: age(now, auth)}
 		if auth != 0 {

@@ -1,0 +1,77 @@
+package main
+
+import (
+	"encoding/json"
+	"io"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/ikepulse/ikepulse/cmd/internal/follow"
+)
+
+// followed is what a person sees of a rekey, a forger and a peer who moved.
+func followed() []follow.Fact {
+	at := time.Date(2026, 11, 22, 13, 55, 16, 0, time.Local)
+	sa := func(change func(*follow.SA)) *follow.SA {
+		s := &follow.SA{InSPI: "c1234567", Protocol: "esp", Local: addrPort("198.51.100.1:4500"),
+			Remote: addrPort("203.0.113.9:61201"), Reqid: 3}
+		change(s)
+		return s
+	}
+	return []follow.Fact{
+		{Time: at, Event: follow.EventAdded, SA: sa(func(*follow.SA) {})},
+		{Time: at, Event: follow.EventFollowing, Summary: &follow.Summary{SAs: 1}},
+		{Time: at.Add(time.Minute), Event: follow.EventHeard, SA: sa(func(*follow.SA) {}), Heard: "203.0.113.9:24884"},
+		{Time: at.Add(2 * time.Minute), Event: follow.EventMoved, SA: sa(func(s *follow.SA) { s.Remote = addrPort("203.0.113.9:24884") })},
+		{Time: at.Add(3 * time.Minute), Event: follow.EventAlarm, SA: sa(func(s *follow.SA) {
+			s.Alarm, s.Why = follow.AlarmUnauthenticated, "the integrity check fails"
+		})},
+		{Time: at.Add(4 * time.Minute), Event: follow.EventUntracked, SA: sa(func(*follow.SA) {}), Error: "the map is full"},
+		{Time: at.Add(5 * time.Minute), Event: follow.EventResync, Lost: true},
+		{Event: follow.EventSA, SA: sa(func(s *follow.SA) {
+			s.OutSPI, s.UpMS, s.IdleMS, s.Proof, s.ProofMS = "d2345678", ms(3*time.Hour+12*time.Minute), ms(2*time.Second), "esp", ms(64*time.Second)
+			s.Keepalives, s.KeepaliveMS, s.Alarm = 12345, ms(4*time.Second), follow.AlarmUnauthenticated
+		})},
+		{Event: follow.EventSA, SA: sa(func(s *follow.SA) {
+			s.InSPI, s.Remote, s.Reqid, s.UpMS, s.Proof = "00000100", addrPort("[2001:db8::9]:0"), 4, ms(time.Second), "hint"
+		})},
+		{Event: follow.EventSummary, Summary: &follow.Summary{SAs: 2, Alarms: 1, Absorbed: 12345, Strangers: 2, ESPKnown: 811990, ESPUnknown: 14}},
+	}
+}
+
+func TestRenderFollow(t *testing.T) {
+	golden(t, "follow", printed(t, func(w io.Writer) error {
+		text := &followText{env: env{stdout: w, terminal: true}}
+		for _, f := range followed() {
+			if err := text.tell(f); err != nil {
+				return err
+			}
+		}
+		return nil
+	}))
+	golden(t, "follow-json", printed(t, func(w io.Writer) error {
+		e := json.NewEncoder(w)
+		for _, f := range followed() {
+			f.Time = time.Time{} // in no zone of the machine's
+			if err := e.Encode(f); err != nil {
+				return err
+			}
+		}
+		return nil
+	}))
+}
+
+// Nothing is begun, not even the maps.
+func TestFollowRefuses(t *testing.T) {
+	for line, says := range map[string]string{
+		"follow":                           "follow takes the names of interfaces",
+		"follow eth0 --keepalive answer":   "only it knows which of its peers are behind a NAT",
+		"follow eth0 --keepalive sometime": "want answer, absorb or pass",
+	} {
+		code, _, errs := run(t, append([]string{"--instance", "refused"}, strings.Fields(line)...)...)
+		if code == 0 || !strings.Contains(errs, says) {
+			t.Errorf("%s: %d, %s", line, code, errs)
+		}
+	}
+}
