@@ -157,7 +157,7 @@ func (b *bench) addKernel(s *section, p *population, floor *arm) (*arm, error) {
 func (b *bench) addReaders(s *section, p *population, dropping keepaliveRow) error {
 	frames := b.liveFrames / 8 // they take long
 	l := b.onLink(dropping)
-	l.frames, l.burst = frames, readerBurst
+	l.burst = readerBurst
 	floor := s.add("mutator, bare drop, in bursts (floor)", nil, l.run)
 	for _, row := range []struct {
 		name  string
