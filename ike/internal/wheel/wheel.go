@@ -138,7 +138,7 @@ func (w *Wheel) Next() mono.Time {
 	if !ok {
 		return 0
 	}
-	return w.instant(w.start(level, slot))
+	return max(w.instant(w.start(level, slot)), 1)
 }
 
 // tickAfter is the first tick that begins at or after at: an entry waits for

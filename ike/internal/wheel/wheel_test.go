@@ -186,6 +186,7 @@ func deadline(rng *rand.Rand, now mono.Time) mono.Time {
 
 func FuzzWheel(f *testing.F) {
 	f.Add([]byte{0, 1, 5, 0, 2, 40, 2, 9, 1, 1, 0, 2, 60, 0})
+	f.Add([]byte("700")) // due before boot
 	f.Fuzz(func(t *testing.T, ops []byte) {
 		p := newPair(t, 3)
 		now := mono.Time(1000)
