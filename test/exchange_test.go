@@ -115,6 +115,25 @@ func TestStrongSwanDeleted(t *testing.T) {
 	}
 }
 
+// TestStrongSwanIsDeaf: our end does not wait for long for the answers of those
+// who give none.
+func TestStrongSwanIsDeaf(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, 1, gatewayConfig{})
+	all := s.uplink(nil)
+	client := s.client(0, "")
+	initiate(t, client, "net")
+	set := s.gw.maps()
+	kill(client)
+	s.gw.stop()
+	if ids, _ := probes(t, all); len(ids) != 1 {
+		t.Errorf("goodbyes: the requests %d went out", ids)
+	}
+	if spis, tuples := tracked(t, set); len(spis)+len(tuples) != 0 {
+		t.Errorf("left in the maps: SPIs %x, tuples %+v", spis, tuples)
+	}
+}
+
 // TestStrongSwanChildless: an IKE SA without a child lives and is probed. We do
 // not offer it (RFC 6023 §3): a peer that begins so would ask for its child by
 // CREATE_CHILD_SA.

@@ -86,85 +86,134 @@ func (a *stranger) random(r *rand.Rand, n int) {
 	}
 }
 
+// siege is a tunnel amid garbage.
+type siege struct {
+	*site
+	vip       netip.Addr  // of client 0, whose tunnel it is
+	handshake []lab.Frame // what brought the tunnel up
+	rand      *rand.Rand
+}
+
 // TestStrongSwanAmidGarbage: whatever strangers send, a tunnel goes on,
 // nothing of theirs stays, and nobody gets more bytes than he has sent.
 func TestStrongSwanAmidGarbage(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, 2, gatewayConfig{})
+	s := &siege{site: newSite(t, 2, gatewayConfig{})}
 	opening := s.uplink(nil)
-	client := s.client(0, "")
+	client := s.client(0, "", peerConfig{more: "dpd_delay = 1s"})
 	initiate(t, client, "net")
 	sa, child := only(t, client)
-	vip := vipOf(t, sa.LocalVIPs)
-	ping(t, s.net.Clients[0], vip, inner, 3, 10*time.Millisecond)
-	handshake, err := opening.Stop()
-	if err != nil {
+	s.vip = vipOf(t, sa.LocalVIPs)
+	s.alive(t)
+	await(t, "a question of strongSwan's is answered", func() bool { return len(messages(opening, true, informational, true)) > 0 })
+	var err error
+	if s.handshake, err = opening.Stop(); err != nil {
 		t.Fatal(err)
 	}
-	// First, while there is still leave to answer anybody.
-	t.Run("IKEv1", func(t *testing.T) {
-		silent := s.uplink(func(f lab.Frame) bool { return !f.Outgoing })
-		a := s.stranger(1)
-		for _, b := range cases(t, 1) {
-			a.sendIKE(b)
-		}
-		ping(t, s.net.Clients[0], vip, inner, 1, 0) // what came before it has been read
-		for _, f := range silent.Frames() {
-			if _, to, b, ok := f.UDP(); ok && to != s.gw.peer().Remote {
-				t.Errorf("%d bytes to %v", len(b), to)
-			}
-		}
-	})
-
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
-	r := rand.New(rand.NewPCG(seed, 0))
+	s.rand = rand.New(rand.NewPCG(seed, 0))
+
+	// First, while there is still leave to answer anybody.
+	t.Run("IKEv1", func(t *testing.T) { s.unanswered(t, ikeV1) })
+	t.Run("captured IKEv1", func(t *testing.T) { s.unanswered(t, cases(t, 1)...) })
 	// Inboxes grow to what they have to hold: that is no leak.
-	s.stranger(1).random(r, 5000)
-	ping(t, s.net.Clients[0], vip, inner, 1, 0)
+	s.stranger(1).random(s.rand, 5000)
+	s.alive(t)
 	was, before := s.gw.peer(), s.gw.settled()
 	all := s.uplink(nil)
-	for _, dose := range []struct {
-		name string
-		send func(t *testing.T, a *stranger)
-	}{
-		{"random bytes", func(_ *testing.T, a *stranger) { a.random(r, 5000) }},
-		{"copies of a tunnel's packets", func(_ *testing.T, a *stranger) {
-			for _, f := range handshake {
-				if m, ok := ikeMessage(f); ok {
-					a.spoil(r, m.data)
-				}
-				if _, _, b, ok := f.UDP(); ok && len(b) > 0 {
-					a.send(lab.NATTPort, b)
-				}
-			}
-		}},
-		{"captured messages", func(t *testing.T, a *stranger) {
-			for _, b := range cases(t, 2) {
-				a.spoil(r, b)
-			}
-		}},
-	} {
-		t.Run(dose.name, func(t *testing.T) {
-			dose.send(t, s.stranger(1))
-			ping(t, s.net.Clients[0], vip, inner, 3, 10*time.Millisecond)
-			ping(t, s.net.Gateway, inner, vip, 3, 10*time.Millisecond)
-		})
-	}
+	s.doses(t)
+
 	await(t, "nothing half-open is left", func() bool {
 		st := s.gw.status()
 		return st.IKE.HalfOpen+st.IKE.Connecting == 0
 	})
-	ping(t, s.net.Clients[0], vip, inner, 3, 10*time.Millisecond)
+	s.alive(t)
 	if now := s.gw.peer(); now.SPI != was.SPI || now.Remote != was.Remote || now.Child.InSPI != was.Child.InSPI {
 		t.Errorf("the tunnel is %+v, and was %+v", now, was)
 	}
 	if _, now := only(t, client); now.SPIOut != child.SPIOut {
 		t.Errorf("strongSwan's child is %+v, and was %+v", now, child)
 	}
-	checkOne(s, was)
+	checkOne(s.site, was)
 	checkAmplification(t, all, was.Remote)
-	checkHarmless(s, before)
+	checkHarmless(s.site, before)
+}
+
+// alive pings through the tunnel, both ways.
+func (s *siege) alive(t *testing.T) {
+	t.Helper()
+	ping(t, s.net.Clients[0], s.vip, inner, 3, 10*time.Millisecond)
+	ping(t, s.net.Gateway, inner, s.vip, 3, 10*time.Millisecond)
+}
+
+// ikeV1 is the header of a Main Mode message with 4 bytes behind it. RFC 2408 §3.1
+var ikeV1 = []byte{0: 1, 16: 1, 17: 0x10, 18: 2, 27: 32, 31: 4}
+
+// unanswered sends messages that must get no byte in return.
+func (s *siege) unanswered(t *testing.T, list ...[]byte) {
+	back := s.uplink(func(f lab.Frame) bool { return !f.Outgoing })
+	a := s.stranger(1)
+	for _, b := range list {
+		a.sendIKE(b)
+	}
+	s.alive(t) // so what came before it has been read
+	for _, f := range back.Frames() {
+		if _, to, b, ok := f.UDP(); ok && to != s.gw.peer().Remote {
+			t.Errorf("%d bytes to %v", len(b), to)
+		}
+	}
+}
+
+// doses are the kinds of garbage.
+func (s *siege) doses(t *testing.T) {
+	for _, dose := range []struct {
+		name string
+		send func(t *testing.T, a *stranger)
+	}{
+		{"random bytes", func(_ *testing.T, a *stranger) { a.random(s.rand, 5000) }},
+		{"copies of a tunnel's packets", func(_ *testing.T, a *stranger) { s.copies(a) }},
+		{"spoiled packets of its own", func(_ *testing.T, _ *stranger) { s.spoiled() }},
+		{"captured messages", func(t *testing.T, a *stranger) {
+			for _, b := range cases(t, 2) {
+				a.spoil(s.rand, b)
+			}
+		}},
+	} {
+		t.Run(dose.name, func(t *testing.T) {
+			dose.send(t, s.stranger(1))
+			s.alive(t)
+		})
+	}
+}
+
+// copies are the tunnel's packets, and what can be made of them, from somebody
+// else.
+func (s *siege) copies(a *stranger) {
+	for _, f := range s.handshake {
+		if m, ok := ikeMessage(f); ok {
+			a.spoil(s.rand, m.data)
+		}
+		if _, _, b, ok := f.UDP(); ok && len(b) > 0 {
+			a.send(lab.NATTPort, b)
+		}
+	}
+}
+
+// spoiled are the tunnel's packets from where they belong, with a bit wrong.
+func (s *siege) spoiled() {
+	own, gateway := netip.AddrPortFrom(lab.ClientAddr(0), lab.NATTPort), netip.AddrPortFrom(lab.GatewayAddr, lab.NATTPort)
+	for _, f := range s.handshake {
+		_, to, b, ok := f.UDP()
+		if !ok || to != gateway {
+			continue
+		}
+		for range 20 {
+			mutant := slices.Clone(b)
+			mutant[s.rand.IntN(len(mutant))] ^= 1 << s.rand.IntN(8)
+			sendRaw(s.T, s.net.Clients[0], own, gateway, mutant)
+		}
+	}
 }
 
 // checkAmplification compares what every source has sent and got.

@@ -76,6 +76,14 @@ func TestStrongSwanAsks(t *testing.T) {
 	if strings.Contains(client.Log(), "retransmit ") {
 		t.Error("strongSwan had to ask again")
 	}
+	if ids, _ := probes(t, all); len(ids) != 0 {
+		t.Errorf("unasked, the requests %d went out", ids)
+	}
+	s.gw.must("probe", "anna@example.org")
+	await(t, "what we were told to ask is answered", func() bool { return len(s.gw.logged("probe answered")) == 1 })
+	if ids, _ := probes(t, all); len(ids) != 1 {
+		t.Errorf("the requests %d went out", ids)
+	}
 }
 
 // TestStrongSwanDies: of a peer that was killed nothing stays behind, and what

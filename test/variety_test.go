@@ -3,12 +3,15 @@ package test
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"net"
 	"net/netip"
 	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/vishvananda/netlink"
 
 	"github.com/ikepulse/ikepulse/test/lab"
 )
@@ -65,6 +68,45 @@ func TestStrongSwanWithoutNAT(t *testing.T) {
 	ping(t, s.net.NAT, vipOf(t, sa.LocalVIPs), inner, 3, 10*time.Millisecond)
 	ping(t, s.net.Gateway, inner, vipOf(t, sa.LocalVIPs), 3, 10*time.Millisecond)
 	checkOne(s, p)
+}
+
+// TestStrongSwanChangesAddress: the client is elsewhere. It offers MOBIKE, hears
+// nothing of it from us, and comes again from there.
+func TestStrongSwanChangesAddress(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, 1, gatewayConfig{})
+	client := s.client(0, "")
+	initiate(t, client, "net")
+	was := s.gw.peer()
+	err := s.net.Clients[0].Do(func() error {
+		link, err := netlink.LinkByName(lab.ClientLink)
+		if err != nil {
+			return err
+		}
+		old, now := &netlink.Addr{IPNet: subnet(lab.ClientAddr(0))}, &netlink.Addr{IPNet: subnet(lab.ClientAddr(0).Next())}
+		return errors.Join(netlink.AddrDel(link, old), netlink.AddrAdd(link, now))
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.net.Clients[0].Route(netip.PrefixFrom(netip.IPv4Unspecified(), 0), netip.MustParseAddr("10.7.0.1")); err != nil {
+		t.Fatal(err)
+	}
+	await(t, "the client is back", func() bool {
+		peers := s.gw.peers()
+		return len(peers) == 1 && peers[0].SPI != was.SPI && peers[0].Child != nil
+	})
+	await(t, "the client has its tunnel, from its new address", func() bool {
+		sas, err := client.SAs()
+		return err == nil && len(sas) == 1 && len(sas[0].Children) == 1 && sas[0].Local.Addr() == lab.ClientAddr(0).Next()
+	})
+	sa, _ := only(t, client)
+	ping(t, s.net.Clients[0], vipOf(t, sa.LocalVIPs), inner, 3, 10*time.Millisecond)
+	checkOne(s, s.gw.peer())
+}
+
+func subnet(a netip.Addr) *net.IPNet {
+	return &net.IPNet{IP: a.AsSlice(), Mask: net.CIDRMask(24, 32)}
 }
 
 // TestStrongSwanSizes: packets of every size pass, whole, also those that the
