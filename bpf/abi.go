@@ -114,11 +114,6 @@ const (
 	SlotField = uint32(ikepulseSlotSplitSLOT_FIELD)
 )
 
-// FlagFrags is BPF_F_XDP_HAS_FRAGS of linux/bpf.h, to add to the flags of
-// ProgXDP: drivers then take it with jumbo frames and coalesced ones. A driver
-// that has no such frames does not mind; the kernel knows it since 5.18.
-const FlagFrags = uint32(1 << 5)
-
 // Load returns the specification of programs and maps. It is the same on every
 // system: what depends on the kernel is decided when it is loaded.
 func Load() (*ebpf.CollectionSpec, error) {

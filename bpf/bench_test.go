@@ -81,6 +81,8 @@ func BenchmarkXDP(b *testing.B) {
 		{name: "stranger", program: program, in: stranger.build()},
 		{name: "esp-hot", program: program, in: esp.build()},
 		{name: "esp-hot-accounted", program: accounting, in: esp.build()},
+		{name: "esp-qinq-hot", program: program, in: esp.alter(tagged(etherQinQ, etherVLAN)).build()},
+		{name: "esp-ipv6-unknown", program: program, in: espInUDP(knownSPI+1, 1).alter(over6).build()},
 		{name: "esp-unknown", program: program, in: espInUDP(knownSPI+1, 1).build()},
 	}
 

@@ -34,8 +34,11 @@ static __always_inline enum reason handle(const struct packet *p)
 	return REASON_UNDECIDED;
 }
 
-/* It understands frames in several buffers; the loader says so to the kernel. */
-SEC("xdp")
+/*
+ * frags: it understands frames in several buffers, so that drivers take it at
+ * any MTU. Those without such frames do not mind.
+ */
+SEC("xdp.frags")
 int ikepulse_xdp(struct xdp_md *ctx)
 {
 	struct packet packet = {};

@@ -87,6 +87,33 @@ func TestAnswerChecksums(t *testing.T) {
 	}
 }
 
+// The same of UDP over IPv6, where the sum that would be 0, which stands for
+// none, is sent as its other zero (RFC 768). The ports are those whose sums
+// are the highest: one is that zero, and of the others the first fold carries.
+func TestAnswerChecksumsOverIPv6(t *testing.T) {
+	r := load(t)
+	for _, address := range []string{"::1", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff", "2001:db8::ffff:fffe", "fe80::1"} {
+		tried := map[uint16]bool{}
+		for port := range 1 << 16 {
+			f := keepalive().alter(over6)
+			f.src = netip.AddrPortFrom(netip.MustParseAddr(address), uint16(port))
+			sum := f.rightUDPSum()
+			if sum < 0xffe0 {
+				continue
+			}
+			tried[sum] = true
+			r.peer(f, PeerEntry{Owners: 1, Flags: PeerNATted})
+			r.expect(f, ReasonKeepaliveAnswered, r.answered(f))
+			if err := r.IkepulsePeers.Delete(f.tuple()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if len(tried) != 32 {
+			t.Errorf("%s: %d of 32 sums met", address, len(tried))
+		}
+	}
+}
+
 // Every field of the tuple counts, and nobody else's entry is touched.
 func TestStrangers(t *testing.T) {
 	for name, change := range map[string]func(*frame){

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/cilium/ebpf/asm"
 	"github.com/google/go-cmp/cmp"
 )
 
@@ -97,7 +98,7 @@ func TestLoadedProgramIsCompatible(t *testing.T) {
 	if err := program.Compatible(info); err != nil {
 		t.Error(err)
 	}
-	program.Instructions[0].Offset++
+	program.Instructions = append(program.Instructions, asm.Return())
 	if err := program.Compatible(info); err == nil {
 		t.Error("another program has the same tag")
 	}

@@ -28,7 +28,7 @@ type settings struct {
 	PassEvery, DriftInterval, Foreign      uint32
 	StrangerBudget, AccountEveryPacket     uint32
 	NATTPort                               uint16
-	hotEntries, ring, flags                uint32
+	hotEntries, ring                       uint32
 
 	// now is the low half of jiffies64: a frozen tick makes every outcome
 	// exact. clock changes the program accordingly; nil leaves it as it ships.
@@ -40,7 +40,7 @@ func defaults() settings {
 	return settings{
 		AnswerInterval: 10, AnswerBudget: 1000, SlotMask: slots - 1, NATTPort: gateway.Port(),
 		DriftInterval: 10, StrangerBudget: 1000,
-		hotEntries: slots, flags: FlagFrags, now: 5000, clock: freezeClock,
+		hotEntries: slots, now: 5000, clock: freezeClock,
 	}
 }
 
@@ -64,9 +64,8 @@ func (s settings) apply(t testing.TB, spec *ebpf.CollectionSpec) {
 	if s.ring != 0 {
 		spec.Maps[MapEvents].MaxEntries = s.ring
 	}
-	xdp := spec.Programs[ProgXDP]
-	xdp.Flags |= s.flags
 	if s.clock != nil {
+		xdp := spec.Programs[ProgXDP]
 		xdp.Instructions = s.clock(t, xdp.Instructions, s.now)
 	}
 }

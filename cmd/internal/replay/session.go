@@ -76,7 +76,6 @@ func (s *session) load() error {
 	for _, name := range []string{bpf.MapHot, bpf.MapSAs, bpf.MapFollow, bpf.MapLocals} {
 		spec.Maps[name].MaxEntries = capacity
 	}
-	spec.Programs[bpf.ProgXDP].Flags |= bpf.FlagFrags
 	return spec.LoadAndAssign(&s.objects, nil)
 }
 
