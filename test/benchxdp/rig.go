@@ -36,7 +36,7 @@ func newRig() (*rig, error) {
 		return nil, fmt.Errorf("shared state: %w", err)
 	}
 	return &rig{
-		state: state, flags: product.Programs[bpf.ProgXDP].Flags | bpf.FlagFrags,
+		state: state, flags: product.Programs[bpf.ProgXDP].Flags,
 		closers: []io.Closer{state},
 	}, nil
 }
