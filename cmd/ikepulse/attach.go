@@ -130,7 +130,8 @@ func planOfInterfaces(c *cli.Context) (*plan, error) {
 	}
 	// What no flag stands for stays as it is.
 	if loaded, err := loader.Open(p.options.Instance); err == nil {
-		p.options.StrangerPass, p.options.Account = loaded.Maps().Meta.StrangerPass, loaded.Maps().Meta.Account
+		meta := loaded.Maps().Meta
+		p.options.StrangerPass, p.options.Account, p.options.Follow = meta.StrangerPass, meta.Account, meta.Follow
 		return p, loaded.Close()
 	}
 	return p, nil // nothing is loaded, or Load says what is wrong with it

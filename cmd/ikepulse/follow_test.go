@@ -2,12 +2,16 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"io"
 	"strings"
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/ikepulse/ikepulse/cmd/internal/follow"
+	"github.com/ikepulse/ikepulse/test/lab"
 )
 
 // followed is what a person sees of a rekey, a forger and a peer who moved.
@@ -60,6 +64,35 @@ func TestRenderFollow(t *testing.T) {
 		}
 		return nil
 	}))
+}
+
+// TestFollowLive: follow is what runs an instance, and says so; its maps are
+// not taken for our own.
+func TestFollowLive(t *testing.T) {
+	s := newSite(t)
+	var out lab.Transcript
+	p := s.start(s.Gateway, &out, nil, "follow", "g0", "--every", "20ms", "--capacity", "64")
+	s.await("follow says what there is", func() error {
+		if !strings.Contains(out.String(), "0 SAs, 0 alarms; keepalives: 0 absorbed") {
+			return errors.New(out.String())
+		}
+		return nil
+	})
+	s.want(s.Gateway, 0, []string{"following\n", "g0 native", "keepalive: absorb", "0 SPIs of another daemon"}, "status")
+	s.want(s.Gateway, exitError, []string{"instance default is running already"}, "follow", "g0")
+	s.want(s.Gateway, 0, []string{"g0: attached already"}, "attach", "g0")
+	s.want(s.Gateway, exitError, []string{"only it knows which of its peers are behind a NAT"}, "attach", "g0", "--keepalive", "answer")
+	if err := p.Signal(unix.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if r := s.end(p, &out); r.code != 0 {
+		t.Errorf("%+v", r)
+	}
+	s.want(s.Gateway, exitDegraded, []string{"not running\n", "0 SPIs that no daemon follows"}, "status")
+	s.want(s.Gateway, 0, []string{"g0: detached\n", "removed /sys/fs/bpf/ikepulse/default"}, "detach", "g0")
+	s.want(s.Gateway, 0, nil, "attach", "g0")
+	s.want(s.Gateway, exitError, []string{"following another daemon is false, true is wanted", "detach it from g0 first"}, "follow", "g0")
+	s.want(s.Gateway, 0, nil, "detach", "g0")
 }
 
 // Nothing is begun, not even the maps.

@@ -47,6 +47,9 @@ func (i instance) status(ctx context.Context) (*gateway.Status, error) {
 		st.XDP, err = gateway.DescribeXDP(loaded)
 		return err
 	})
+	if i.running && st.XDP != nil && st.XDP.Follow {
+		st.State = gateway.Following
+	}
 	if errors.Is(err, loader.ErrNoBPFFS) {
 		st.Problems = []string{noBPFFS}
 	}

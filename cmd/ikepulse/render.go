@@ -70,7 +70,10 @@ func (p *page) xdp(st *gateway.Status) {
 	if len(x.Attachments) == 0 {
 		p.line("xdp", "attached to no interface, keepalive: %s", x.Keepalive)
 	}
-	if st.Daemon == nil {
+	switch {
+	case st.State == gateway.Following:
+		p.line("maps", "%s of another daemon; pinned in %s", count(x.SPIs, "SPI"), x.Pins)
+	case st.Daemon == nil:
 		p.line("maps", "%s that no daemon follows; pinned in %s", count(x.SPIs, "SPI"), x.Pins)
 	}
 	c := frames(x)

@@ -28,7 +28,7 @@ Example: ikepulse status --json | jq .ike.up`,
 			} else {
 				err = renderStatus(e.stdout, st)
 			}
-			if err == nil && st.State != gateway.Healthy {
+			if err == nil && st.State != gateway.Healthy && st.State != gateway.Following {
 				err = &codeError{code: exitDegraded}
 			}
 			return err

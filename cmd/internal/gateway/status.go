@@ -13,6 +13,7 @@ const (
 	Healthy    = "healthy"
 	Degraded   = "degraded"
 	NotRunning = "not running"
+	Following  = "following" // beside another daemon
 )
 
 // Status is an instance at one moment, as its daemon tells it or, without one,

@@ -19,6 +19,7 @@ type XDP struct {
 	Addresses        []netip.Addr `json:"addresses"` // that count as ours
 	LoadedMS         int64        `json:"loaded_ms"` // since the counters began
 	SPIs             int          `json:"spis"`      // that the program knows
+	Follow           bool         `json:"follow"`    // they are another daemon's
 	Counters         []Counter    `json:"counters"`
 }
 
@@ -43,7 +44,7 @@ type Counter struct {
 func DescribeXDP(i *loader.Instance) (*XDP, error) {
 	set := i.Maps()
 	now := set.Clock.Now()
-	x := &XDP{Pins: i.Dir(), Keepalive: set.Meta.Keepalive, Capacity: set.Meta.Capacity,
+	x := &XDP{Pins: i.Dir(), Keepalive: set.Meta.Keepalive, Capacity: set.Meta.Capacity, Follow: set.Meta.Follow,
 		AnswerIntervalMS: (time.Duration(set.Meta.AnswerInterval) * set.Meta.Tick()).Milliseconds(),
 		LoadedMS:         milliseconds(now - set.Meta.Loaded)}
 	set.Hot.Each(func(_, _, _, _ uint32) { x.SPIs++ })
