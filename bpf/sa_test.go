@@ -166,6 +166,10 @@ func TestSlotMask(t *testing.T) {
 	r := load(t, larger).local(f).sa(knownSPI|slots, f.tuple(), 0)
 	r.expect(f, ReasonESPUDPUnknown)
 
+	last := espInUDP(knownSPI|(slots-1), 1)
+	r.sa(knownSPI|(slots-1), last.tuple(), 0)
+	r.expect(last, ReasonESPUDPKnown, r.seen(knownSPI|(slots-1)))
+
 	wider := func(s *settings) { s.SlotMask = 2*slots - 1 }
 	r = load(t, larger, wider).local(f).sa(knownSPI|slots, f.tuple(), 0)
 	r.expect(f, ReasonESPUDPKnown, r.seen(knownSPI|slots))
