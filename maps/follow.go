@@ -21,6 +21,7 @@ type Followed struct {
 	set   *Set
 	slots *Slots
 	taken map[followKey]taken
+	spare uint32 // a token that nothing was made of; 0: none
 }
 
 // FollowedSA is what a packet finds its SA by.
@@ -68,7 +69,7 @@ func (f *Followed) Track(sa FollowedSA, local, peer netip.AddrPort) (slot uint32
 	if _, known := f.taken[key]; known {
 		return 0, fmt.Errorf("tracking %s: it is tracked already", sa)
 	}
-	token, ok := f.slots.Alloc(f.set.Clock.Now())
+	token, ok := f.alloc()
 	if !ok {
 		return 0, fmt.Errorf("tracking %s: %w", sa, ErrNoSlots)
 	}
@@ -90,11 +91,21 @@ func (f *Followed) Track(sa FollowedSA, local, peer netip.AddrPort) (slot uint32
 		step{do: func() error { return f.set.handles.Follow.Update(key, slot, ebpf.UpdateNoExist) }},
 	)
 	if err != nil {
-		f.slots.Free(token, f.set.Clock.Now())
+		// No packet could find the slot, so it need not rest: whoever tries
+		// again and again does not use all of them up.
+		f.spare = token
 		return 0, fmt.Errorf("tracking %s: %w", sa, orFull(err))
 	}
 	f.taken[key] = taken{token, tuple}
 	return slot, nil
+}
+
+func (f *Followed) alloc() (token uint32, ok bool) {
+	if f.spare != 0 {
+		token, f.spare = f.spare, 0
+		return token, true
+	}
+	return f.slots.Alloc(f.set.Clock.Now())
 }
 
 // Untrack makes an SA unknown: the way to it first, then whatever follows is

@@ -7,6 +7,7 @@ import (
 
 	"github.com/ikepulse/ikepulse/bpf"
 	"github.com/ikepulse/ikepulse/ike/xfrm"
+	"github.com/ikepulse/ikepulse/maps"
 )
 
 const keepalive = 0xff
@@ -161,6 +162,28 @@ func TestHeardElsewhere(t *testing.T) {
 	moved := with(in, func(s *xfrm.SA) { s.SrcPort = rebound.Port() })
 	g.changes(xfrm.Updated, moved)
 	g.want("heard_elsewhere c1234567 203.0.113.9:61201 !moved at 203.0.113.9:24884", "sa_moved c1234567 203.0.113.9:24884")
+}
+
+// What does not fit is tried again at each look.
+func TestTrackedLater(t *testing.T) {
+	g := newStage(t, 1) // two tuples
+	others := []maps.Tuple{{Local: netip.AddrPortFrom(us, 4500), Peer: rebound}, {Local: netip.AddrPortFrom(us, 4501), Peer: rebound}}
+	for _, tuple := range others {
+		if err := g.set.Peers.Acquire(tuple, false); err != nil {
+			t.Fatal(err)
+		}
+	}
+	g.changes(xfrm.Added, inbound(0x100))
+	for range 5 {
+		g.looks()
+	}
+	g.want("untracked 00000100 203.0.113.9:61201 !untracked")
+	if err := g.set.Peers.Release(others[0]); err != nil {
+		t.Fatal(err)
+	}
+	g.looks()
+	g.want("sa_added 00000100 203.0.113.9:61201")
+	g.arrives(natted, bpf.ReasonESPUDPKnown, esp(0x100)...)
 }
 
 // What does not fit is told once, and is in the report; what fits goes on.
