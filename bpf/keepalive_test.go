@@ -285,17 +285,20 @@ func TestThousandKeepalivesOneAnswer(t *testing.T) {
 // Two gateways that both answer: each treats the other's answer as a
 // keepalive, and the exchange ends after one answer a side.
 func TestTwoAnsweringGateways(t *testing.T) {
-	here := keepalive().alter(func(f *frame) { f.src = netip.AddrPortFrom(f.src.Addr(), 4500) })
-	there := here
-	there.src, there.dst = here.dst, here.src
+	for name, version := range map[string]func(*frame){"IPv4": func(*frame) {}, "IPv6": over6} {
+		here := keepalive().alter(version)
+		here.src = netip.AddrPortFrom(here.src.Addr(), 4500)
+		there := here
+		there.src, there.dst = here.dst, here.src
 
-	r := load(t).local(here).local(there)
-	r.peer(here, PeerEntry{Flags: PeerNATted}).peer(there, PeerEntry{Flags: PeerNATted})
-	bytes, sent := here.build(), 0
-	for verdict := VerdictTX; verdict == VerdictTX && sent < 10; sent++ {
-		verdict, bytes = r.run(bytes)
-	}
-	if sent != 3 {
-		t.Errorf("%d packets crossed, want the keepalive and an answer of each side", sent)
+		r := load(t).local(here).local(there)
+		r.peer(here, PeerEntry{Flags: PeerNATted}).peer(there, PeerEntry{Flags: PeerNATted})
+		bytes, sent := here.build(), 0
+		for verdict := VerdictTX; verdict == VerdictTX && sent < 10; sent++ {
+			verdict, bytes = r.run(bytes)
+		}
+		if sent != 3 {
+			t.Errorf("%s: %d packets crossed, want the keepalive and an answer of each side", name, sent)
+		}
 	}
 }

@@ -217,11 +217,13 @@ func TestHarmlessVariations(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := registered(t)
-			f := keepalive().alter(change)
-			r.expect(f, ReasonKeepaliveAnswered, r.answered(f))
-			e := espInUDP(knownSPI, 9).alter(change)
-			r.expect(e, ReasonESPUDPKnown, r.seen(knownSPI))
-			r.expect(ike(500).alter(change), ReasonIKE500)
+			for _, version := range []func(*frame){func(*frame) {}, over6} {
+				f := keepalive().alter(change, version)
+				r.expect(f, ReasonKeepaliveAnswered, r.answered(f))
+				e := espInUDP(knownSPI, 9).alter(change, version)
+				r.expect(e, ReasonESPUDPKnown, r.seen(knownSPI))
+				r.expect(ike(500).alter(change, version), ReasonIKE500)
+			}
 		})
 	}
 }
