@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -23,6 +24,13 @@ type config struct {
 
 // enoughRounds are those that a median needs to be worth printing.
 const enoughRounds = 9
+
+// caveats are what the figures do not show by themselves.
+var caveats = []string{
+	"the kernel and the readers have one socket, in cache all the time; the tuples that XDP looks up are not",
+	"frames on a link are not handed in by a driver: no GRO, and readers find them in bursts and never sleep",
+	"a driver's own part in native XDP is in no figure, so not in the break-even either",
+}
 
 // bench is one run.
 type bench struct {
@@ -50,7 +58,7 @@ func withBench(c config, f func(*bench) error) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, r.close()) }()
-	b := &bench{rig: r, config: c}
+	b := &bench{rig: r, config: c, notes: slices.Clone(caveats)}
 	// The machine's own settings, before the namespace's hide them.
 	if b.machine, err = describe(c.cpu); err != nil {
 		return err

@@ -42,7 +42,7 @@ type espSection struct {
 
 func (b *bench) esp(p *population, how spread) error {
 	s := &espSection{
-		section: b.section(fmt.Sprintf("ESP in UDP, SPIs at random: %s, %s", p, how.name), p.members == 1),
+		section: b.section(fmt.Sprintf("ESP in UDP, the tracker only, SPIs at random: %s, %s", p, how.name), p.members == 1),
 		bench:   b, population: p, spread: how,
 		mutator: mutator{program: benchProgMutateEsp, constants: how.constants(p), frame: esp()},
 	}

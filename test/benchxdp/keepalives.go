@@ -91,7 +91,7 @@ func (b *bench) keepalives(p *population) error {
 			return b.trial(row.head, keepalive(gatewayAddr), row.way)
 		})
 
-	s := b.section(fmt.Sprintf("Keepalives on a link, all CPU time, tuples at random: %s", p), p.members == 1)
+	s := b.section(fmt.Sprintf("Keepalives on a link, with stack and reader, tuples at random: %s", p), p.members == 1)
 	s.rival = "kernel"
 	arms := s.addKeepalives(rows, b.live)
 	kernel, err := b.addKernel(s, p, arms[dropFloor])

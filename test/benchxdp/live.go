@@ -28,8 +28,7 @@ type liveContext struct {
 	IngressIfindex, RxQueueIndex, EgressIfindex uint32
 }
 
-// run returns CPU nanoseconds a frame, of the whole process and of the thread
-// for deferred softirqs.
+// run returns CPU nanoseconds a frame, of all that happens to it.
 func (l *live) run() (float64, error) {
 	before, err := l.traces(l.way)
 	if err != nil {

@@ -7,8 +7,9 @@
 // Frames in memory are run by BPF_PROG_TEST_RUN: a mutator, which is no part of
 // the product, gives each of them another SPI or tuple and calls the program
 // that is measured. Frames on a link are live ones (BPF_F_TEST_XDP_LIVE_FRAMES)
-// in a namespace, and all CPU time of the process counts. No measurement counts
-// whose frames are not all found in the counter of the reason it is about.
+// in a namespace: network stack, softirqs and readers count. A run ends with an
+// error when the frames of a measurement are not all found in the counter of the
+// reason it is about.
 //
 //	one tick   all frames fall into the same tick, so nothing is stamped anew
 //	new ticks  each frame comes in a tick of its own, and is stamped

@@ -93,8 +93,9 @@ func softirqThread(cpu int) (schedstat string, err error) {
 	return "", fmt.Errorf("no thread is called %q", name)
 }
 
-// spent is the CPU time of this process and of the thread that may have done
-// softirqs for it.
+// spent is the CPU time of this thread and of the one that may have done softirqs
+// for it. The stack runs on this thread, and so does a reader: only the Go
+// scheduler's own threads, which wake up for every long call, do not count.
 func (s *site) spent() (ns int64, err error) {
 	text, err := os.ReadFile(s.softirq)
 	if err != nil {
@@ -102,7 +103,7 @@ func (s *site) spent() (ns int64, err error) {
 	}
 	first, _, _ := strings.Cut(string(text), " ")
 	ns, err = strconv.ParseInt(first, 10, 64)
-	return ns + clock(unix.CLOCK_PROCESS_CPUTIME_ID), err
+	return ns + clock(unix.CLOCK_THREAD_CPUTIME_ID), err
 }
 
 // datagrams is how many the gateway's UDP has delivered: to a reader, or to an
