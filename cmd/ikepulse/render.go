@@ -83,9 +83,17 @@ func (p *page) xdp(st *gateway.Status) {
 		{"from peers not behind a NAT", c["keepalive_not_natted"]},
 		{"from strangers (dropped)", c["stranger_dropped"]}, {"from strangers (passed)", c["stranger_passed"]}}))
 	p.line("esp", "%s", sum(x, []part{
-		{"known SPI", c["esp_udp_known"] + c["esp_known"]},
-		{"known SPI from another address", c["esp_udp_moved"] + c["esp_moved"]},
-		{"unknown", c["esp_udp_unknown"] + c["esp_unknown"]}}))
+		{"known SPI", outcome(c, "known")},
+		{"known SPI from another address", outcome(c, "moved")},
+		{"unknown", outcome(c, "unknown")}}))
+}
+
+// outcome sums what became of packets with an SPI, however they carry it.
+func outcome(c map[string]uint64, name string) (n uint64) {
+	for _, kind := range []string{"esp_udp_", "frag_esp_udp_", "esp_", "ah_"} {
+		n += c[kind+name]
+	}
+	return n
 }
 
 func attachmentText(a gateway.Attachment) string {
