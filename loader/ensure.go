@@ -156,6 +156,7 @@ func build(dir string, o Options, cookie uint64, finish func(dir string) error) 
 		return nil, err
 	}
 	at := underConstruction(dir)
+	var noTables error
 	err = func() error {
 		if err := os.Mkdir(at, 0o700); err != nil {
 			return err
@@ -166,10 +167,19 @@ func build(dir string, o Options, cookie uint64, finish func(dir string) error) 
 		if err := loaded.XDP.Pin(programPin(at)); err != nil {
 			return fmt.Errorf("pinning %s: %w", bpf.ProgXDP, err)
 		}
+		meta, err := maps.ReadMeta(loaded.Meta)
+		if err != nil {
+			return err
+		}
+		noTables = o.pinTables(at, meta, &loaded.Handles)
 		return finish(dir)
 	}()
 	if err != nil {
 		return nil, errors.Join(explain(err), os.RemoveAll(at), loaded.Close())
 	}
-	return loaded.instance(dir)
+	i, err := loaded.instance(dir)
+	if err == nil {
+		i.tables = noTables
+	}
+	return i, err
 }

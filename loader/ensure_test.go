@@ -34,14 +34,12 @@ func TestEnsureAndRemove(t *testing.T) {
 			t.Errorf("%s has mode %v", dir, stat.Mode())
 		}
 	}
-	want := []string{bpf.MapHot, bpf.MapSAs, bpf.MapPeers, bpf.MapFollow, bpf.MapLocals, bpf.MapStats,
-		bpf.MapBudget, bpf.MapMeta, bpf.ProgXDP, bpf.ProgClock}
-	for _, name := range want {
+	for _, name := range allPins {
 		if _, err := os.Stat(filepath.Join(i.Dir(), name)); err != nil {
 			t.Error(err)
 		}
 	}
-	if pins := pinsBelow(t, base); len(pins) != 1+len(want) {
+	if pins := pinsBelow(t, base); len(pins) != 1+len(allPins) {
 		t.Errorf("pins: %q", pins)
 	}
 	if got := i.Maps().Hot.Slots(); got != 256 {
@@ -612,7 +610,7 @@ func TestBuildFails(t *testing.T) {
 			built = pinsBelow(t, underConstruction(dir))
 			return broken
 		})
-		if !errors.Is(err, broken) || len(built) != 10 {
+		if !errors.Is(err, broken) || len(built) != len(allPins) {
 			t.Errorf("err = %v with %q built", err, built)
 		}
 		if pins := pinsBelow(t, bpffs); len(pins) != 0 {
@@ -638,7 +636,7 @@ func TestSweep(t *testing.T) {
 		}
 	}
 	i := ensure(t, Options{PinDir: dir, Capacity: 100})
-	if pins := pinsBelow(t, bpffs); len(pins) != 11 {
+	if pins := pinsBelow(t, bpffs); len(pins) != 1+len(allPins) {
 		t.Errorf("pins: %q", pins)
 	}
 	remove(t, i)

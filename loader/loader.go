@@ -11,6 +11,7 @@ package loader
 import (
 	"errors"
 	"fmt"
+	"math"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -44,6 +45,7 @@ type Options struct {
 	Keepalive      string        // answer, absorb or pass; "": answer
 	AnswerInterval time.Duration // per tuple; 0: 10 s
 	AnswerBudget   int           // answers a second over all tuples; 0: twice what Capacity tunnels can have
+	PassEvery      int           // every so manieth keepalive of a tuple goes to the stack, for its conntrack; 0: none
 	StrangerPass   bool          // keepalives from unknown tuples go to the stack
 	NATTPort       uint16        // 0: 4500
 	Account        bool          // keep packets and last_seq, at a second cache line a packet
@@ -58,6 +60,13 @@ const (
 	DefaultKeepalive      = "answer"
 	DefaultAnswerInterval = 10 * time.Second
 	DefaultNATTPort       = 4500
+)
+
+// Events are for one reader, who has better things to do: an SPI that drifts is
+// told again after driftInterval, and strangers not more often than this.
+const (
+	driftInterval    = 5 * time.Second
+	strangersASecond = 50
 )
 
 // Names of instances become names in bpffs, which takes no dots, and of
@@ -108,6 +117,9 @@ func (o Options) check() error {
 	if o.AnswerBudget < 0 {
 		return fmt.Errorf("answer budget %d: want answers a second", o.AnswerBudget)
 	}
+	if o.PassEvery < 0 || o.PassEvery > math.MaxInt32 {
+		return fmt.Errorf("pass every %d: want a number of keepalives, or 0 for none", o.PassEvery)
+	}
 	return nil
 }
 
@@ -120,6 +132,7 @@ type Instance struct {
 	program *ebpf.Program
 	hot     ebpf.MapID // tells its maps from those of a successor at the same place
 	older   error
+	tables  error // why there are none, as far as this process knows
 
 	mu    sync.Mutex
 	links map[string]link.Link // by interface; only when not pinned
@@ -130,6 +143,10 @@ func (i *Instance) Maps() *maps.Set { return i.set }
 
 // Older is nil, or why a program of another version serves the instance still.
 func (i *Instance) Older() error { return i.older }
+
+// Tables returns why the instance has no tables for cat, if this process tried
+// to make them; nil if it has them, or was not the one to make them.
+func (i *Instance) Tables() error { return i.tables }
 
 // Dir returns where the instance is pinned, "" if it is not.
 func (i *Instance) Dir() string { return i.dir }

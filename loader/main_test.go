@@ -92,6 +92,10 @@ func descriptors(t *testing.T) (n int) {
 	return n
 }
 
+// allPins are the files of an instance that is attached nowhere.
+var allPins = []string{bpf.MapHot, bpf.MapSAs, bpf.MapPeers, bpf.MapFollow, bpf.MapLocals, bpf.MapStats,
+	bpf.MapBudget, bpf.MapEvents, bpf.MapMeta, bpf.ProgXDP, bpf.ProgClock, tableSAs, tablePeers, tableStats}
+
 func pinsBelow(t *testing.T, dir string) (pins []string) {
 	t.Helper()
 	err := filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
@@ -142,6 +146,18 @@ func kernelObjects(t *testing.T, dir string) (all ids) {
 		t.Fatal(err)
 	}
 	all.maps = append(all.maps, id)
+	for _, name := range []string{tableSAs, tablePeers, tableStats} {
+		iter, err := link.LoadPinnedLink(filepath.Join(dir, name), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		info, err := iter.Info()
+		if err != nil {
+			t.Fatal(err)
+		}
+		all.links, all.programs = append(all.links, info.ID), append(all.programs, info.Program)
+		_ = iter.Close()
+	}
 	links, err := pinnedLinks(dir)
 	if err != nil {
 		t.Fatal(err)

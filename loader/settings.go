@@ -18,6 +18,8 @@ func (o Options) fresh(clock *maps.Clock, cookie uint64) maps.Meta {
 		Jiffy: clock.Jiffy(), TickShift: clock.Shift(),
 		Capacity: DefaultCapacity, Keepalive: DefaultKeepalive,
 		AnswerInterval: ticks(DefaultAnswerInterval, clock.Tick()), NATTPort: DefaultNATTPort,
+		DriftInterval:  ticks(driftInterval, clock.Tick()),
+		StrangerBudget: clamp(strangersASecond * clock.Tick().Seconds()),
 	})
 }
 
@@ -37,6 +39,7 @@ func (o Options) over(loaded maps.Meta) maps.Meta {
 		m.NATTPort = o.NATTPort
 	}
 	m.StrangerPass, m.Account, m.Follow = o.StrangerPass, o.Account, o.Follow
+	m.PassEvery = uint32(o.PassEvery)
 	if m.Follow && m.Keepalive == DefaultKeepalive {
 		m.Keepalive = "absorb"
 	}
@@ -77,6 +80,9 @@ func set(spec *ebpf.CollectionSpec, m maps.Meta) error {
 		bpf.VarTickShift:          m.TickShift,
 		bpf.VarAnswerInterval:     m.AnswerInterval,
 		bpf.VarAnswerBudget:       m.AnswerBudget,
+		bpf.VarPassEvery:          m.PassEvery,
+		bpf.VarDriftInterval:      m.DriftInterval,
+		bpf.VarStrangerBudget:     m.StrangerBudget,
 		bpf.VarSlotMask:           uint32(maps.Entries(m.Capacity) - 1),
 		bpf.VarNATTPort:           m.NATTPort,
 		bpf.VarAccountEveryPacket: flag(m.Account),
@@ -112,6 +118,7 @@ func settingsDiffer(loaded, wanted maps.Meta) (all []string) {
 	differ("answer interval", interval(loaded), interval(wanted))
 	differ("answer budget", perSecond(loaded), perSecond(wanted))
 	differ("passing strangers' keepalives", loaded.StrangerPass, wanted.StrangerPass)
+	differ("passing every Nth keepalive, N", loaded.PassEvery, wanted.PassEvery)
 	differ("NAT-T port", loaded.NATTPort, wanted.NATTPort)
 	differ("accounting every packet", loaded.Account, wanted.Account)
 	differ("following another daemon", loaded.Follow, wanted.Follow)

@@ -121,16 +121,19 @@ func (f *found) take(o Options, cookie uint64) (*Instance, error) {
 	case len(layout) > 0:
 		return f.renew(o, cookie, layout)
 	}
-	var older error
+	var older, noTables error
 	if len(settings) > 0 || !f.current() {
 		older = f.swapProgram(wanted)
+	}
+	if !haveTables(f.dir) {
+		noTables = o.pinTables(f.dir, f.meta, &f.Handles)
 	}
 	if older != nil && len(settings) > 0 {
 		return nil, errors.Join(older, f.Close())
 	}
 	i, err := f.instance(f.dir)
 	if err == nil {
-		i.older = older
+		i.older, i.tables = older, noTables
 	}
 	return i, err
 }
@@ -174,7 +177,7 @@ func (f *found) swapProgram(wanted maps.Meta) error {
 	}
 	old := f.XDP
 	f.XDP, f.meta = next, wanted
-	return old.Close()
+	return errors.Join(removeTables(f.dir), old.Close()) // the tables are made anew, too
 }
 
 func (f *found) reload(wanted maps.Meta) (*ebpf.Program, error) {

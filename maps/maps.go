@@ -27,6 +27,7 @@ type Handles struct {
 	Locals *ebpf.Map     `ebpf:"ikepulse_locals"`
 	Stats  *ebpf.Map     `ebpf:"ikepulse_stats"`
 	Budget *ebpf.Map     `ebpf:"ikepulse_budget"`
+	Events *ebpf.Map     `ebpf:"ikepulse_events"`
 	Meta   *ebpf.Map     `ebpf:"ikepulse_meta"`
 	Clock  *ebpf.Program `ebpf:"ikepulse_clock"`
 }
@@ -46,7 +47,7 @@ func (h *Handles) maps() map[string]**ebpf.Map {
 		bpf.MapHot: &h.Hot, bpf.MapSAs: &h.SAs, bpf.MapPeers: &h.Peers,
 		bpf.MapFollow: &h.Follow,
 		bpf.MapLocals: &h.Locals, bpf.MapStats: &h.Stats,
-		bpf.MapBudget: &h.Budget, bpf.MapMeta: &h.Meta,
+		bpf.MapBudget: &h.Budget, bpf.MapEvents: &h.Events, bpf.MapMeta: &h.Meta,
 	}
 }
 

@@ -24,6 +24,9 @@ type Meta struct {
 	StrangerPass   bool
 	AnswerInterval uint32 // ticks
 	AnswerBudget   uint32 // answers a tick
+	PassEvery      uint32 // every so manieth keepalive of a tuple goes to the stack; 0: none
+	DriftInterval  uint32 // ticks between an SPI's drift events
+	StrangerBudget uint32 // stranger events a tick
 	NATTPort       uint16
 	Account        bool
 	Follow         bool // the SPIs are another daemon's, and carry no slot
@@ -58,6 +61,7 @@ func (m Meta) Write(to *ebpf.Map) error {
 		JiffyNs: uint32(m.Jiffy), TickShift: m.TickShift,
 		KeepaliveMode: mode, StrangerPass: flag(m.StrangerPass),
 		AnswerInterval: m.AnswerInterval, AnswerBudget: m.AnswerBudget,
+		PassEvery: m.PassEvery, DriftInterval: m.DriftInterval, StrangerBudget: m.StrangerBudget,
 		NattPort: uint32(m.NATTPort), AccountEveryPacket: flag(m.Account),
 		Foreign: flag(m.Follow),
 	}
@@ -100,6 +104,7 @@ func ReadMeta(from *ebpf.Map) (Meta, error) {
 		Jiffy: time.Duration(e.JiffyNs), TickShift: e.TickShift,
 		Keepalive: keepaliveModes[e.KeepaliveMode], StrangerPass: e.StrangerPass != 0,
 		AnswerInterval: e.AnswerInterval, AnswerBudget: e.AnswerBudget,
+		PassEvery: e.PassEvery, DriftInterval: e.DriftInterval, StrangerBudget: e.StrangerBudget,
 		NATTPort: uint16(e.NattPort), Account: e.AccountEveryPacket != 0,
 		Follow: e.Foreign != 0,
 	}, nil

@@ -28,6 +28,8 @@ Example: ikepulse attach eth0 --keepalive absorb`,
 			&cli.StringFlag{Name: "keepalive", Usage: "`MODE` for peers' keepalives: answer, absorb or pass"},
 			&cli.DurationFlag{Name: "answer-interval", Usage: "answer a peer once in `TIME` at most"},
 			&cli.IntFlag{Name: "capacity", Usage: "room for `N` tunnels"},
+			&cli.IntFlag{Name: "pass-every", Usage: "let each peer's every `N`th keepalive through, for this host's conntrack"},
+			&cli.BoolFlag{Name: "account", Usage: "count each SPI's packets, for debugging: every packet costs more"},
 		},
 		Action: func(c *cli.Context) error {
 			p, err := planOf(c)
@@ -76,6 +78,12 @@ func planOf(c *cli.Context) (*plan, error) {
 	}
 	if c.IsSet("capacity") {
 		p.options.Capacity = c.Int("capacity")
+	}
+	if c.IsSet("pass-every") {
+		p.options.PassEvery = c.Int("pass-every")
+	}
+	if c.IsSet("account") {
+		p.options.Account = c.Bool("account")
 	}
 	if p.running {
 		err = i.pins(p.keepsMaps)
@@ -132,6 +140,7 @@ func planOfInterfaces(c *cli.Context) (*plan, error) {
 	if loaded, err := loader.Open(p.options.Instance); err == nil {
 		meta := loaded.Maps().Meta
 		p.options.StrangerPass, p.options.Account, p.options.Follow = meta.StrangerPass, meta.Account, meta.Follow
+		p.options.PassEvery = int(meta.PassEvery)
 		return p, loaded.Close()
 	}
 	return p, nil // nothing is loaded, or Load says what is wrong with it
@@ -167,7 +176,7 @@ func (p *plan) carryOut(e env) (err error) {
 	if err != nil {
 		return err
 	}
-	return renderAttached(e.stdout, attached{XDP: x, done: done, before: before, from: p.from})
+	return renderAttached(e.stdout, attached{XDP: x, done: done, before: before, from: p.from, noTables: i.Tables()})
 }
 
 func (p *plan) setLocals(i *loader.Instance) error {

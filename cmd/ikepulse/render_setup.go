@@ -16,6 +16,7 @@ type attached struct {
 	*gateway.XDP
 	done, before []loader.Attachment
 	from         string // what says which addresses are ours
+	noTables     error  // why cat shows nothing
 }
 
 // renderAttached says what is so now, and what surprises people about it.
@@ -43,6 +44,11 @@ func renderAttached(w io.Writer, a attached) error {
 		p.line("keepalives", "counted and passed to the host")
 	}
 	p.line("room", "%s; all of it is pinned in %s", count(a.Capacity, "tunnel"), a.Pins)
+	if a.noTables != nil {
+		p.line("tables", "none: %v", a.noTables)
+	} else {
+		p.line("tables", "cat %s/sas, or peers or stats there", a.Pins)
+	}
 	p.goodToKnow(a)
 	return p.to(w)
 }

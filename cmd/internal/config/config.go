@@ -47,6 +47,7 @@ type XDP struct {
 	AnswerInterval time.Duration
 	Capacity       int  // tunnels, 1..MaxCapacity
 	StrangerPass   bool // a keepalive from an unknown tuple goes to the stack
+	PassEvery      int  // so does every so manieth from a known one; 0: none
 }
 
 // Control is the control socket.

@@ -92,8 +92,8 @@ var xdpKeys = block[XDP]{
 	{name: "stranger", read: func(x *XDP, v value) {
 		x.StrangerPass = v.choice([]string{"drop", "pass"}) == "pass"
 	}},
+	{name: "pass_every", read: func(x *XDP, v value) { x.PassEvery = v.whole(0, 1_000_000) }},
 	{name: "account_every_packet", refuse: notYet},
-	{name: "pass_every", refuse: notYet},
 }
 
 // readShards comes behind xdp in the table: every shard needs room.
