@@ -59,6 +59,11 @@ func TestUsageErrors(t *testing.T) {
 		{"sas --sort size", `--sort "size": one of peer, idle, proof, up`},
 		{"sas --limit many", `invalid value "many" for flag -limit`},
 		{"sas --limit", "flag needs an argument: -limit"},
+		{"stats --rate 99ms", "--rate 99ms: not less than 100ms"},
+		{"stats --watch -1s", "--watch -1s: not less than 100ms"},
+		{"stats --watch 0s", "--watch 0s: not less than 100ms"},
+		{"stats --watch 1s --rate 1s", "stats takes --rate, which ends, or --watch, which goes on, not both"},
+		{"stats --rate 10", `invalid value "10" for flag -rate`},
 		{"attach eth0 --answer-interval 10", `invalid value "10" for flag -answer-interval`},
 		{"--instance ../x status", `--instance "../x": use up to 32 letters`},
 		{"--instance _x status", `--instance "_x"`},
@@ -101,7 +106,7 @@ func TestOrder(t *testing.T) {
 // TestNotRunning: what needs the daemon says so and exits with 3. No instance
 // of this name has ever been.
 func TestNotRunning(t *testing.T) {
-	for _, line := range []string{"status", "status --json", "sas", "peers --json", "stats", "initiate x", "terminate x", "probe x", "events"} {
+	for _, line := range []string{"status", "status --json", "sas", "peers --json", "stats", "stats --watch 1s", "initiate x", "terminate x", "probe x", "events"} {
 		args := append(strings.Fields(line), "--instance", "never-was")
 		code, out, errs := run(t, args...)
 		noun := strings.HasPrefix(line, "status")

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"io"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -207,11 +206,7 @@ func renderStats(w io.Writer, terminal bool, stats []stat, all bool) error {
 		if s.Count == 0 && !all {
 			continue
 		}
-		n := thousands(s.Count)
-		if !terminal {
-			n = strconv.FormatUint(s.Count, 10)
-		}
-		lines = append(lines, []string{s.Where, s.Name, n, orDash(s.Verdict)})
+		lines = append(lines, []string{s.Where, s.Name, digits(s.Count, terminal), orDash(s.Verdict)})
 	}
 	return table(w, terminal, []string{"WHERE", "COUNTER", "COUNT", "VERDICT"}, lines)
 }

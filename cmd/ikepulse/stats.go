@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"maps"
 	"slices"
 
@@ -12,30 +13,84 @@ import (
 func statsCommand(e env) *cli.Command {
 	return &cli.Command{
 		Name: "stats", Category: "XDP", Usage: "every counter: frames by reason, sockets, IKE",
-		UsageText: "[--all] [--json]",
+		UsageText: "[--all] [--rate TIME | --watch TIME] [--json]",
 		Description: `XDP's counters are kept from when it was loaded, the daemon's from its start;
 those that are 0 are left out. Works without the daemon, from the pins.
+A rate is what a counter gained a second between two readings, by the time that
+passed between them; "reset" is one that began anew meanwhile.
 
-Example: ikepulse stats | grep keepalive`,
-		Flags: []cli.Flag{&cli.BoolFlag{Name: "all", Usage: "print counters that are 0, too"}, jsonFlag},
+Example: ikepulse stats --rate 1s | grep keepalive`,
+		Flags: []cli.Flag{
+			&cli.BoolFlag{Name: "all", Usage: "print counters that are 0, too"},
+			&cli.DurationFlag{Name: "rate", Usage: "read twice, `TIME` apart, and print rates beside the totals"},
+			&cli.DurationFlag{Name: "watch", Usage: "the same every `TIME`, until Ctrl-C"},
+			&cli.BoolFlag{Name: "json", Usage: "print JSON, with --watch a line of it each time"},
+		},
 		Action: func(c *cli.Context) error {
 			if err := noArguments(c); err != nil {
 				return err
 			}
-			st, err := instanceOf(c).status(c.Context)
+			p, err := paceOf(c)
 			if err != nil {
 				return err
 			}
-			if st.Daemon == nil && st.XDP == nil {
-				return &codeError{exitDegraded, errNothing}
+			first, err := read(c)
+			if err == nil && first.empty() {
+				err = &codeError{exitDegraded, errNothing}
 			}
-			if c.Bool("json") {
-				return printJSON(e.stdout, statsOf(st))
+			if err != nil {
+				return err
 			}
-			return renderStats(e.stdout, e.terminal, statsOf(st), c.Bool("all"))
+			o := statsOutput{e, c.Bool("json"), c.Bool("all")}
+			if p.every == 0 {
+				return o.totals(statsOf(first.status))
+			}
+			return p.follow(c.Context, first, func() (reading, error) { return read(c) }, func(rates []rated, at reading) error {
+				switch {
+				case p.repeat:
+					return o.block(rates, at)
+				case at.empty():
+					return &codeError{exitDegraded, errNothing}
+				}
+				return o.rates(rates)
+			})
 		},
 	}
 }
+
+// statsOutput is how counters are printed.
+type statsOutput struct {
+	env
+	json, all bool
+}
+
+func (o statsOutput) totals(stats []stat) error {
+	if o.json {
+		return printJSON(o.stdout, stats)
+	}
+	return renderStats(o.stdout, o.terminal, stats, o.all)
+}
+
+func (o statsOutput) rates(rates []rated) error {
+	if o.json {
+		return printJSON(o.stdout, rates)
+	}
+	return renderRates(o.stdout, o.terminal, rates, o.all)
+}
+
+// block is one of several.
+func (o statsOutput) block(rates []rated, at reading) error {
+	if o.json {
+		return json.NewEncoder(o.stdout).Encode(rates)
+	}
+	if err := renderRatesHead(o.stdout, rates, at); err != nil || len(rates) == 0 {
+		return err
+	}
+	return o.rates(rates)
+}
+
+// whereXDP is the place of the counters that outlive the daemon.
+const whereXDP = "xdp"
 
 // stat is one counter, wherever it is kept.
 type stat struct {
@@ -50,7 +105,7 @@ func statsOf(st *gateway.Status) []stat {
 	out := []stat{}
 	if st.XDP != nil {
 		for _, c := range st.XDP.Counters {
-			out = append(out, stat{"xdp", c.Name, c.Frames, c.Verdict})
+			out = append(out, stat{whereXDP, c.Name, c.Frames, c.Verdict})
 		}
 	}
 	if st.Daemon == nil {
