@@ -15,7 +15,8 @@ func detachCommand(e env) *cli.Command {
 		Name: "detach", Category: "XDP", Usage: "take XDP off interfaces",
 		UsageText: "IFACE... | --all",
 		Description: `With the last interface every trace goes: program, maps and pins, unless a
-running daemon uses them. To detach what is not attached is no error.
+running daemon uses them. A running daemon does not attach it again by itself, nor
+goes on trying where it was refused. To detach what is not attached is no error.
 
 Example: ikepulse detach eth0`,
 		Flags: []cli.Flag{&cli.BoolFlag{Name: "all", Usage: "off every interface"}},
@@ -24,28 +25,40 @@ Example: ikepulse detach eth0`,
 				return usage("detach takes the names of interfaces, or --all")
 			}
 			i := instanceOf(c)
-			err := i.detach(e, c.Args().Slice())
+			t := i.tell(c.Context)
+			err := i.detach(e, t, c.Args().Slice())
 			var other *loader.MismatchError
 			var elsewhere *loader.NamespaceError
 			switch {
 			case errors.As(err, &elsewhere):
 				err = fmt.Errorf("%w; if that namespace is gone: rm -r %s", err, elsewhere.Dir)
 			case errors.Is(err, loader.ErrNoBPFFS):
-				err = i.nothing(e, ": "+noBPFFS)
+				err = i.nothing(e, t, c.Args().Slice(), ": "+noBPFFS)
 			case errors.Is(err, loader.ErrNotLoaded):
-				err = i.nothing(e, "")
+				err = i.nothing(e, t, c.Args().Slice(), "")
 			case errors.As(err, &other) && c.Bool("all"):
 				err = errors.Join(loader.Purge(other.Dir), i.removed(e, other.Dir))
 			}
-			return err
+			return errors.Join(err, t.failed())
 		},
 	}
 }
 
 // nothing is pinned: a daemon may hold its program itself, and one that was
 // killed before it had pins has left other things.
-func (i instance) nothing(e env, why string) error {
+func (i instance) nothing(e env, t *told, ifnames []string, why string) error {
 	if i.running {
+		if len(ifnames) == 0 {
+			ifnames = t.waiting()
+		}
+		for _, name := range ifnames {
+			if !t.giveUp(name) {
+				continue
+			}
+			if _, err := fmt.Fprintf(e.stdout, "%s: %s\n", name, notTried); err != nil {
+				return err
+			}
+		}
 		_, err := fmt.Fprintln(e.stdout, "nothing is pinned: what the running daemon has attached, it takes along when it ends")
 		return err
 	}
@@ -57,7 +70,7 @@ func (i instance) nothing(e env, why string) error {
 }
 
 // detach takes the program off the interfaces, all if none is named.
-func (i instance) detach(e env, ifnames []string) error {
+func (i instance) detach(e env, t *told, ifnames []string) error {
 	return i.pins(func(loaded *loader.Instance) error {
 		attached, err := loaded.Attachments()
 		if err != nil {
@@ -67,21 +80,33 @@ func (i instance) detach(e env, ifnames []string) error {
 			for _, a := range attached {
 				ifnames = append(ifnames, a.Interface)
 			}
+			for _, name := range t.waiting() {
+				if !slices.Contains(ifnames, name) {
+					ifnames = append(ifnames, name)
+				}
+			}
 		}
 		for _, name := range ifnames {
-			if err := detachOne(e, loaded, name); err != nil {
+			if err := detachOne(e, t, loaded, name); err != nil {
 				return err
 			}
 		}
-		return i.removeLast(e, loaded)
+		return i.removeLast(e, t, loaded)
 	})
 }
 
-func detachOne(e env, loaded *loader.Instance, name string) error {
+const notTried = "was not attached, and is no longer tried"
+
+// detachOne tells the daemon first: what that attaches until it knows is
+// detached then.
+func detachOne(e env, t *told, loaded *loader.Instance, name string) error {
+	tried := t.giveUp(name)
 	what := "detached"
 	err := loaded.Detach(name)
 	if errors.Is(err, loader.ErrNotAttached) {
-		what, err = "was not attached", nil
+		if what, err = "was not attached", nil; tried {
+			what = notTried
+		}
 	}
 	if err == nil {
 		_, err = fmt.Fprintf(e.stdout, "%s: %s\n", name, what)
@@ -90,12 +115,12 @@ func detachOne(e env, loaded *loader.Instance, name string) error {
 }
 
 // removeLast removes every trace when nothing is attached and nobody uses it.
-func (i instance) removeLast(e env, loaded *loader.Instance) error {
+func (i instance) removeLast(e env, t *told, loaded *loader.Instance) error {
 	attached, err := loaded.Attachments()
 	if err != nil || slices.ContainsFunc(attached, func(a loader.Attachment) bool { return !a.Gone }) {
 		return err
 	}
-	if i.running {
+	if i.running && !t.without() {
 		_, err := fmt.Fprintln(e.stdout, "the daemon runs and keeps the maps; no keepalive is answered until \"ikepulse attach\"")
 		return err
 	}

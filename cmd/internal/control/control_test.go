@@ -32,7 +32,7 @@ func serve(t *testing.T) (*Client, string) {
 		return func(context.Context) (any, error) { return map[string]string{"what": what}, nil }
 	}
 	api := API{Status: read("status"), Peers: read("peers"), SAs: read("sas"),
-		Initiate: act("initiate"), Terminate: act("terminate"), Probe: act("probe"),
+		Initiate: act("initiate"), Terminate: act("terminate"), Probe: act("probe"), Detach: act("detach"),
 		Events: func(ctx context.Context, started func() error, emit func(any) error) error {
 			if err := started(); err != nil {
 				return err
@@ -72,7 +72,7 @@ func TestRequests(t *testing.T) {
 			t.Errorf("%s: %v, %v", what, got, err)
 		}
 	}
-	for _, verb := range []string{"initiate", "terminate", "probe"} {
+	for _, verb := range []string{"initiate", "terminate", "probe", "detach"} {
 		if n, err := c.Act(t.Context(), verb, "home"); err != nil || n != len(verb) {
 			t.Errorf("%s: %d, %v", verb, n, err)
 		}

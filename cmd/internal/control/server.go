@@ -33,6 +33,8 @@ type API struct {
 	Initiate  func(ctx context.Context, name string) (int, error)
 	Terminate func(ctx context.Context, name string) (int, error)
 	Probe     func(ctx context.Context, name string) (int, error)
+	// Detach takes an interface's name, and returns 1 if it was waiting for XDP.
+	Detach func(ctx context.Context, name string) (int, error)
 }
 
 // Act is the body of a POST.
@@ -137,6 +139,7 @@ func (api API) handler() http.Handler {
 	}
 	for path, act := range map[string]func(context.Context, string) (int, error){
 		"/v1/initiate": api.Initiate, "/v1/terminate": api.Terminate, "/v1/probe": api.Probe,
+		"/v1/detach": api.Detach,
 	} {
 		mux.HandleFunc("POST "+path, func(w http.ResponseWriter, r *http.Request) {
 			var body Act

@@ -22,6 +22,7 @@ func (d *daemon) api() control.API {
 		Initiate:  d.initiate,
 		Terminate: d.gateway.Terminate,
 		Probe:     d.gateway.Probe,
+		Detach:    d.giveUp,
 	}
 }
 

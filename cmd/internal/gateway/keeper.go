@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -21,15 +22,17 @@ type keeper struct {
 	log   *slog.Logger
 	every time.Duration // how soon a loss is noticed that no event of a link tells of
 
-	pending []string          // to be attached for the first time
-	known   map[string]string // what was last said of each interface
+	known map[string]string // what was last said of each interface
+
+	passing sync.Mutex // held by a pass, from its first look at pending to its last
+	pending []string   // to be attached for the first time
 
 	mu      sync.Mutex
 	refused map[string]error // by interface, as of the last pass
 }
 
 func newKeeper(xdp *loader.Instance, interfaces []string, log *slog.Logger) *keeper {
-	return &keeper{xdp: xdp, log: log, every: time.Second, pending: interfaces, known: map[string]string{}}
+	return &keeper{xdp: xdp, log: log, every: time.Second, pending: slices.Clone(interfaces), known: map[string]string{}}
 }
 
 // keepAttached runs the keeper until ctx ends.
@@ -92,6 +95,8 @@ func (k *keeper) concerns(event netlink.LinkUpdate) bool {
 
 // pass attaches what is to be attached, and takes note of what has changed.
 func (k *keeper) pass() {
+	k.passing.Lock()
+	defer k.passing.Unlock()
 	refused := map[string]error{}
 	var waiting []string
 	for _, name := range k.pending {
@@ -113,6 +118,25 @@ func (k *keeper) pass() {
 	k.mu.Lock()
 	k.refused = refused
 	k.mu.Unlock()
+}
+
+// giveUp no longer tries an interface that has never been attached, and tells
+// whether it was being tried. It waits for a pass under way: what that attaches
+// is there to be detached afterwards.
+func (k *keeper) giveUp(name string) bool {
+	k.passing.Lock()
+	defer k.passing.Unlock()
+	at := slices.Index(k.pending, name)
+	if at < 0 {
+		return false
+	}
+	k.pending = slices.Delete(k.pending, at, at+1)
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	rest := maps.Clone(k.refused) // others may be reading it
+	delete(rest, name)
+	k.refused = rest
+	return true
 }
 
 // refusals are why interfaces have no program, by name.
@@ -166,4 +190,12 @@ func (k *keeper) notice(refused map[string]error) {
 		}
 	}
 	k.known = now
+}
+
+// giveUp is for whoever detaches an interface that XDP is not on yet.
+func (d *daemon) giveUp(_ context.Context, name string) (int, error) {
+	if d.keeper == nil || !d.keeper.giveUp(name) {
+		return 0, nil
+	}
+	return 1, nil
 }

@@ -44,7 +44,11 @@ func (d *daemon) describeXDP() (*XDP, error) {
 	if d.xdp == nil {
 		return nil, nil
 	}
-	return DescribeXDP(d.xdp)
+	x, err := DescribeXDP(d.xdp)
+	if err == nil && d.keeper != nil {
+		x.Waiting = slices.Sorted(stdmaps.Keys(d.keeper.refusals()))
+	}
+	return x, err
 }
 
 // xdpProblems says where XDP is not as it should be.

@@ -13,6 +13,7 @@ import (
 type XDP struct {
 	Pins             string       `json:"pins,omitempty"` // the directory; none with --no-pin
 	Attachments      []Attachment `json:"attachments"`
+	Waiting          []string     `json:"waiting,omitempty"` // interfaces that refuse, and that the daemon tries again and again
 	Keepalive        string       `json:"keepalive"`
 	AnswerIntervalMS int64        `json:"answer_interval_ms"`
 	Capacity         int          `json:"capacity"`
