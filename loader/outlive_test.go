@@ -49,6 +49,13 @@ func keepalives(t *testing.T, l *lab.Lab, ifname string, from, to netip.AddrPort
 	if err != nil {
 		t.Fatal(err)
 	}
+	// Before the program is there somebody must take them, or the sender is told
+	// that nobody listens.
+	sink, err := net.ListenUDP("udp4", net.UDPAddrFromAddrPort(to))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { sink.Close() })
 	n := &natted{}
 	var c *net.UDPConn
 	err = other.Do(func() error {

@@ -23,6 +23,12 @@ type Guest struct {
 	Shared  string   // the host's folder at [Shared]; "": a temporary one
 	Modules []string // loaded first; others come when the kernel needs them
 	Memory  int      // MiB; 0: 1024
+
+	// CPUs is how many there are; 0: one. An emulated CPU may run an old form
+	// of code that another has changed: with two, a kernel that rewrites itself
+	// under load crashes now and then, as 6.12 does where XDP is attached while
+	// frames come.
+	CPUs int
 }
 
 // Result is how a command ended.
@@ -105,12 +111,12 @@ func (k *Kernel) boot(ctx context.Context, work string, g *Guest) (console []byt
 }
 
 func (k *Kernel) qemuArgs(g *Guest, socket, initrd string) []string {
-	memory := g.Memory
+	memory, cpus := g.Memory, max(g.CPUs, 1)
 	if memory == 0 {
 		memory = defaultMemory
 	}
 	return []string{
-		"-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", strconv.Itoa(memory),
+		"-accel", "tcg,thread=multi", "-cpu", "max", "-smp", strconv.Itoa(cpus), "-m", strconv.Itoa(memory),
 		"-nographic", "-nic", "none", "-no-reboot",
 		// virtiofs reads the guest's memory: it must be shared.
 		"-object", fmt.Sprintf("memory-backend-memfd,id=mem,size=%dM,share=on", memory), "-numa", "node,memdev=mem",

@@ -18,7 +18,8 @@ import (
 // kernel's states hold on the oldest supported kernel and on a newer one, each
 // test of them.
 func TestTables(t *testing.T) {
-	for _, pkg := range []string{"bpf", "maps", "loader", "ike/xfrm"} {
+	// Two CPUs where programs race; they are run, not attached.
+	for pkg, cpus := range map[string]int{"bpf": 2, "maps": 2, "loader": 1, "ike/xfrm": 1} {
 		t.Run(pkg, func(t *testing.T) {
 			binary := compile(t, pkg)
 			want := list(t, binary)
@@ -28,6 +29,7 @@ func TestTables(t *testing.T) {
 					Env:     environment("root", "bpf", "netns", "tun"),
 					Dir:     source(t, pkg),
 					Modules: []string{"tun", "xfrm_user"},
+					CPUs:    cpus,
 				})
 				judge(t, got, want)
 			})
