@@ -102,11 +102,14 @@ func TestRenderStatus(t *testing.T) {
 	down := &gateway.Status{Instance: "default", State: gateway.NotRunning, XDP: xdp(eth0)}
 	other := status(t, gateway.Healthy, xdp(eth0))
 	other.Instance = "lab"
+	left := status(t, gateway.Degraded, nil, "XDP is off: no")
+	left.Left = []gateway.Attachment{eth0, {Interface: "eth1", Mode: "generic", ProgramID: 315}}
 	gone := gateway.Attachment{Interface: "eth1", Gone: true, Note: "the interface is gone"}
 	for name, st := range map[string]*gateway.Status{
 		"status-healthy": status(t, gateway.Healthy, xdp(eth0)),
 		"status-degraded": status(t, gateway.Degraded, xdp(gone),
 			"XDP is not attached to eth0: nothing answers keepalives there; ikepulse attach eth0"),
+		"status-left":        left,
 		"status-instance":    other,
 		"status-not-running": down,
 		"status-nothing":     {Instance: "default", State: gateway.NotRunning},

@@ -60,7 +60,7 @@ func (p *page) tunnels(st *ike.Status) {
 func (p *page) xdp(st *gateway.Status) {
 	x := st.XDP
 	if x == nil {
-		p.line("xdp", "not loaded")
+		p.withoutXDP(st)
 		return
 	}
 	for _, a := range x.Attachments {
@@ -93,6 +93,16 @@ func outcome(c map[string]uint64, name string) (n uint64) {
 		n += c[kind+name]
 	}
 	return n
+}
+
+func (p *page) withoutXDP(st *gateway.Status) {
+	if st.Daemon == nil || len(st.Left) == 0 {
+		p.line("xdp", "not loaded")
+		return
+	}
+	for _, a := range st.Left {
+		p.line("xdp", "%s, left by an earlier run", attachmentText(a))
+	}
 }
 
 func attachmentText(a gateway.Attachment) string {

@@ -36,6 +36,9 @@ func (d *daemon) status(ctx context.Context) (*Status, error) {
 	if st.XDP, err = d.describeXDP(); err != nil {
 		return nil, err
 	}
+	if d.xdp == nil {
+		st.Left = d.left()
+	}
 	for _, s := range d.sockets {
 		c := s.Counters()
 		st.Sockets = append(st.Sockets, Socket{s.Local(), c.IKE, c.ESP, c.Keepalives, c.Short, c.ReadErrors, c.Sent, c.SendErrors})
@@ -52,6 +55,7 @@ func (d *daemon) problems(st *Status) []string {
 	all := []string{}
 	add := func(format string, args ...any) { all = append(all, fmt.Sprintf(format, args...)) }
 	all = append(all, d.xdpProblems(st.XDP)...)
+	all = append(all, leftProblems(st.Left)...)
 	if n := st.IKE.Up + st.IKE.Connecting + st.IKE.Deleting; n >= st.IKE.MaxSAs {
 		add("all %d tunnels of xdp.capacity are in use: nobody else can connect", st.IKE.MaxSAs)
 	}

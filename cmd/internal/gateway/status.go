@@ -34,6 +34,9 @@ type Daemon struct {
 	Dataplane Dataplane  `json:"dataplane"`
 	IKE       ike.Status `json:"ike"`
 	Sockets   []Socket   `json:"sockets"`
+	// Left is where an earlier run's program goes on beside a daemon that
+	// cannot use it.
+	Left []Attachment `json:"left,omitempty"`
 }
 
 // Process is what the daemon takes of its host: where one of these grows and

@@ -37,7 +37,30 @@ func (d *daemon) goWithoutXDP(why error) error {
 	}
 	d.noXDP, d.ledger, d.clock = why, memory, memory.Clock
 	d.Log.Warn("going on without XDP: no keepalive is answered, tunnels are as ever", "error", why)
+	for _, a := range d.left() {
+		d.Log.Warn("an earlier run's XDP program goes on by itself", "interface", a.Interface, "program", a.ProgramID)
+	}
 	return nil
+}
+
+// left is where an earlier run has left its program, as far as it can be seen.
+func (d *daemon) left() (out []Attachment) {
+	all, err := loader.Left(d.Names.Instance)
+	if err != nil {
+		return nil // there is a reason already why XDP is off
+	}
+	for _, a := range all {
+		out = append(out, attachment(a))
+	}
+	return out
+}
+
+func leftProblems(left []Attachment) (all []string) {
+	for _, a := range left {
+		all = append(all, fmt.Sprintf("an earlier run's XDP program is still on %s: it may answer keepalives of tunnels that are gone, and knows none of the present ones; ikepulse detach %s",
+			a.Interface, a.Interface))
+	}
+	return all
 }
 
 func (d *daemon) describeXDP() (*XDP, error) {
