@@ -23,14 +23,10 @@ type classic struct {
 	fraction time.Duration // the unit of the second half of a time
 }
 
-func newClassic(in *input) (format, error) {
-	header, err := in.more(classicHeader)
-	if err != nil {
-		return nil, err
-	}
+func newClassic(in *input, magic MagicError) (format, error) {
 	c := &classic{input: in}
 	for _, order := range []binary.ByteOrder{binary.LittleEndian, binary.BigEndian} {
-		switch order.Uint32(header) {
+		switch order.Uint32(magic[:]) {
 		case magicMicroseconds:
 			c.order, c.fraction = order, time.Microsecond
 		case magicNanoseconds:
@@ -38,7 +34,11 @@ func newClassic(in *input) (format, error) {
 		}
 	}
 	if c.order == nil {
-		return nil, fmt.Errorf("%w: it begins with % x", ErrFormat, header[:4])
+		return nil, magic
+	}
+	header, err := in.more(classicHeader)
+	if err != nil {
+		return nil, err
 	}
 	c.linkType = LinkType(c.order.Uint32(header[20:]) & linkTypeBits)
 	return c, nil

@@ -46,6 +46,12 @@ const maxFrame = 1 << 19
 // ErrFormat is in the error chain of what is no capture, or a damaged one.
 var ErrFormat = errors.New("not a capture that can be read")
 
+// MagicError is the beginning of a file that is in neither format.
+type MagicError [4]byte
+
+func (e MagicError) Error() string { return fmt.Sprintf("%v: it begins with % x", ErrFormat, e[:]) }
+func (e MagicError) Unwrap() error { return ErrFormat }
+
 // format is one of the two file formats, past its header.
 type format interface {
 	next(f *Frame) error // io.EOF at a clean end
@@ -60,15 +66,18 @@ type Reader struct {
 // NewReader reads the header of a capture and finds out which format it has.
 func NewReader(r io.Reader) (*Reader, error) {
 	in := &input{r: bufio.NewReaderSize(r, 1<<16)}
-	magic, err := in.r.Peek(4)
-	if err != nil {
+	magic, err := in.r.Peek(len(MagicError{}))
+	if errors.Is(err, io.EOF) {
 		return nil, fmt.Errorf("%w: %d bytes", ErrFormat, len(magic))
+	}
+	if err != nil {
+		return nil, err
 	}
 	var f format
 	if binary.LittleEndian.Uint32(magic) == blockSection {
 		f, err = newNextGeneration(in)
 	} else {
-		f, err = newClassic(in)
+		f, err = newClassic(in, MagicError(magic))
 	}
 	if err != nil {
 		return nil, err
