@@ -69,6 +69,9 @@ const dispatcher = "xdp_dispatcher"
 
 const lockdownFile = "/sys/kernel/security/lockdown"
 
+// Explain is for whoever loads the program without an instance.
+func Explain(err error) error { return explain(err) }
+
 // explain adds what an error of the BPF system call most likely means here.
 func explain(err error) error {
 	if err == nil {

@@ -1,7 +1,6 @@
 package replay
 
 import (
-	"bufio"
 	"bytes"
 	"encoding/json"
 	"errors"
@@ -9,7 +8,6 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
-	"strings"
 	"testing"
 
 	"github.com/cilium/ebpf"
@@ -59,7 +57,7 @@ type replayed struct {
 func replay(t *testing.T, capture []byte, o Options) replayed {
 	t.Helper()
 	var out bytes.Buffer
-	if err := Run(&out, bytes.NewReader(capture), o); err != nil {
+	if err := Run(t.Context(), &out, bytes.NewReader(capture), o); err != nil {
 		t.Fatal(err)
 	}
 	return parse(t, out.Bytes())
@@ -67,12 +65,12 @@ func replay(t *testing.T, capture []byte, o Options) replayed {
 
 func parse(t *testing.T, out []byte) (r replayed) {
 	t.Helper()
-	for lines := bufio.NewScanner(bytes.NewReader(out)); lines.Scan(); {
+	for text := range bytes.Lines(out) {
 		var last struct{ Summary *Summary }
-		decoder := json.NewDecoder(bytes.NewReader(lines.Bytes()))
-		if strings.HasPrefix(lines.Text(), `{"summary":`) {
+		decoder := json.NewDecoder(bytes.NewReader(text))
+		if bytes.HasPrefix(text, []byte(`{"summary":`)) {
 			if err := decoder.Decode(&last); err != nil {
-				t.Fatalf("%s: %v", lines.Text(), err)
+				t.Fatalf("%s: %v", text, err)
 			}
 			r.summary = *last.Summary
 			continue
@@ -80,7 +78,7 @@ func parse(t *testing.T, out []byte) (r replayed) {
 		var line Line
 		decoder.DisallowUnknownFields()
 		if err := decoder.Decode(&line); err != nil {
-			t.Fatalf("%s: %v", lines.Text(), err)
+			t.Fatalf("%s: %v", text, err)
 		}
 		r.lines = append(r.lines, line)
 	}
@@ -127,12 +125,15 @@ func TestCases(t *testing.T) {
 // nothing but the counters changes.
 func TestCasesLeaveNothing(t *testing.T) {
 	dir, all := expectations(t)
-	s, err := newSession(Options{})
+	none, err := look(t.Context(), bytes.NewReader(capture(pcap.Ethernet, 0)), Options{}, mostEntries)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := newSession(none, Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer s.close()
-	s.allLocals = false
 	before := s.contents(t)
 	for _, want := range all {
 		file, err := os.Open(filepath.Join(dir, want.File))
@@ -141,7 +142,7 @@ func TestCasesLeaveNothing(t *testing.T) {
 		}
 		frames, err := pcap.NewReader(file)
 		if err == nil {
-			err = s.runAll(frames, func(line Line) error {
+			err = s.runAll(t.Context(), frames, want.Frames, func(line Line) error {
 				if line.Verdict != "pass" {
 					t.Errorf("%s: %+v", want.File, line)
 				}

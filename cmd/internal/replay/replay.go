@@ -4,6 +4,7 @@
 package replay
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -16,8 +17,8 @@ import (
 
 // Options say what the program knows when the frames come.
 type Options struct {
-	SAs      []SA         // registered before the first frame
-	AllSAs   bool         // every SA is, before its first frame
+	SAs      []SA         // known before the first frame
+	AllSAs   bool         // and every inbound one that the capture has
 	Locals   []netip.Addr // our addresses; none: every destination is
 	NATTPort uint16       // 0: 4500
 }
@@ -54,40 +55,57 @@ type SPI struct {
 }
 
 // Run writes a JSON line for each frame of the capture, then one with the
-// summary, also when the capture ends in an error. It needs what loading the
-// program needs.
-func Run(w io.Writer, capture io.Reader, o Options) error {
+// summary, also when the capture ends in an error or ctx does. It needs what
+// loading the program needs. The capture is read twice, from where it stands:
+// what the program is to know comes first. What a file gains meanwhile is left
+// out.
+func Run(ctx context.Context, w io.Writer, capture io.ReadSeeker, o Options) error {
+	start, err := capture.Seek(0, io.SeekCurrent)
+	if err != nil {
+		return err
+	}
+	found, err := look(ctx, capture, o, mostEntries)
+	if err != nil {
+		return err
+	}
+	if _, err := capture.Seek(start, io.SeekStart); err != nil {
+		return err
+	}
 	frames, err := pcap.NewReader(capture)
 	if err != nil {
 		return err
 	}
-	s, err := newSession(o)
+	s, err := newSession(found, o)
 	if err != nil {
 		return err
 	}
 	defer s.close()
 	out := json.NewEncoder(w)
 	summary := Summary{ByClass: map[string]int{}, ByReason: map[string]int{}, ByVerdict: map[string]int{}}
-	failed := s.runAll(frames, func(line Line) error {
+	failed := s.runAll(ctx, frames, found.frames, func(line Line) error {
 		summary.Frames++
 		summary.ByClass[line.Class]++
 		summary.ByReason[line.Reason]++
 		summary.ByVerdict[line.Verdict]++
 		return out.Encode(line)
 	})
-	summary.SPIs, summary.AH, err = s.counted()
+	if failed == nil {
+		failed = found.damage
+	}
+	summary.SPIs, summary.AH, err = s.counted(o.SAs)
 	return errors.Join(failed, err, out.Encode(struct {
 		Summary Summary `json:"summary"`
 	}{summary}))
 }
 
-func (s *session) runAll(frames *pcap.Reader, emit func(Line) error) error {
-	for {
+// runAll runs so many frames.
+func (s *session) runAll(ctx context.Context, frames *pcap.Reader, count int, emit func(Line) error) error {
+	for range count {
 		frame, err := frames.Next()
 		if errors.Is(err, io.EOF) {
-			return nil
+			err = errors.New("the capture has become shorter while it was read")
 		}
-		if err != nil {
+		if err = errors.Join(err, ctx.Err()); err != nil {
 			return err
 		}
 		line, err := s.run(frame)
@@ -98,6 +116,7 @@ func (s *session) runAll(frames *pcap.Reader, emit func(Line) error) error {
 			return fmt.Errorf("frame %d: %w", frame.Number, err)
 		}
 	}
+	return nil
 }
 
 // run gives one frame to the program.
@@ -110,9 +129,6 @@ func (s *session) run(f pcap.Frame) (Line, error) {
 	}
 	if len(f.Data) < f.Length {
 		line.CapturedBytes = len(f.Data)
-	}
-	if err := s.expect(inspect(in, s.nattPort)); err != nil {
-		return line, err
 	}
 	verdict, reason, err := s.send(in)
 	if err != nil {

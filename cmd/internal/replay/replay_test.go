@@ -68,7 +68,7 @@ func TestOutput(t *testing.T) {
 	privileged(t)
 	var out bytes.Buffer
 	file := capture(pcap.Ethernet, 0, ethernet4+ipKeepalive, ethernet4+ipESP, ethernet4+ipAH, ethernet4+ipIKE, "00005e0053")
-	if err := Run(&out, bytes.NewReader(file), Options{AllSAs: true}); err != nil {
+	if err := Run(t.Context(), &out, bytes.NewReader(file), Options{AllSAs: true}); err != nil {
 		t.Fatal(err)
 	}
 	want := `{"frame":1,"verdict":"drop","reason":"stranger_dropped","class":"keepalive"}
@@ -224,7 +224,7 @@ func TestDamagedCapture(t *testing.T) {
 	privileged(t)
 	file := capture(pcap.Ethernet, 0, ethernet4+ipESP, ethernet4+ipIKE)
 	var out bytes.Buffer
-	err := Run(&out, bytes.NewReader(file[:len(file)-1]), Options{})
+	err := Run(t.Context(), &out, bytes.NewReader(file[:len(file)-1]), Options{})
 	if !errors.Is(err, pcap.ErrFormat) || !strings.Contains(err.Error(), "frame 2: ") {
 		t.Errorf("%v", err)
 	}
@@ -232,7 +232,7 @@ func TestDamagedCapture(t *testing.T) {
 		t.Errorf("%+v", r)
 	}
 	out.Reset()
-	if err := Run(&out, strings.NewReader("no capture"), Options{}); !errors.Is(err, pcap.ErrFormat) || out.Len() != 0 {
+	if err := Run(t.Context(), &out, strings.NewReader("no capture"), Options{}); !errors.Is(err, pcap.ErrFormat) || out.Len() != 0 {
 		t.Errorf("%v, %q", err, out.String())
 	}
 }
@@ -280,7 +280,7 @@ func TestParseSA(t *testing.T) {
 	if sa, err := ParseSA("::ffff:192.0.2.1/305419896"); err != nil || sa.String() != "192.0.2.1/0x12345678" {
 		t.Errorf("%v, %v", sa, err)
 	}
-	for _, s := range []string{"", "192.0.2.1", "192.0.2.1/", "192.0.2.1/0", "192.0.2.1/0x100000000", "192.0.2.1/spi", "fe80::1%eth0/5", "host/5", "192.0.2.1/5/esp", "/5"} {
+	for _, s := range []string{"", "192.0.2.1", "192.0.2.1/", "192.0.2.1/0", "192.0.2.1/0x100000000", "192.0.2.1/spi", "192.0.2.1/00000100", "192.0.2.1/0b1", "192.0.2.1/0x", "192.0.2.1/1_0", "192.0.2.1/4a01f3c2", "fe80::1%eth0/5", "host/5", "192.0.2.1/5/esp", "/5"} {
 		if sa, err := ParseSA(s); err == nil {
 			t.Errorf("%q: %v", s, sa)
 		}

@@ -15,7 +15,8 @@ type SA struct {
 }
 
 // ParseSA reads DST/SPI, or DST/SPI/ah, the SPI in decimal or with 0x in
-// hexadecimal.
+// hexadecimal. A 0 in front of decimal digits is refused: elsewhere they are
+// octal, and other commands print hexadecimal ones so.
 func ParseSA(s string) (SA, error) {
 	rest, ah := strings.CutSuffix(s, "/ah")
 	dst, number, _ := strings.Cut(rest, "/")
@@ -23,9 +24,14 @@ func ParseSA(s string) (SA, error) {
 	if err != nil || address.Zone() != "" {
 		return SA{}, fmt.Errorf("%q: want DST/SPI, as in 192.0.2.1/0x12345678", s)
 	}
-	spi, err := strconv.ParseUint(number, 0, 32)
-	if err != nil || spi == 0 {
-		return SA{}, fmt.Errorf("%q: want an SPI of 32 bits that is not 0", s)
+	base := 10
+	digits, ok := strings.CutPrefix(number, "0x")
+	if ok {
+		base = 16
+	}
+	spi, err := strconv.ParseUint(digits, base, 32)
+	if err != nil || spi == 0 || !ok && digits[0] == '0' {
+		return SA{}, fmt.Errorf("%q: want an SPI of 32 bits that is not 0, in decimal or as 0x12345678", s)
 	}
 	return SA{Dst: address.Unmap(), SPI: uint32(spi), AH: ah}, nil
 }

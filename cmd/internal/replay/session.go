@@ -3,27 +3,19 @@ package replay
 import (
 	"errors"
 	"fmt"
-	"net/netip"
 	"slices"
 
 	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
 
 	"github.com/ikepulse/ikepulse/bpf"
+	"github.com/ikepulse/ikepulse/loader"
 )
-
-// capacity is how many SAs and how many addresses a capture may have.
-const capacity = 1 << 16
 
 // session is the program with maps of its own, attached to nothing.
 type session struct {
 	objects
-	nattPort  uint16
-	allSAs    bool
-	allLocals bool
-
-	asked    []SA          // what the options name
-	slots    map[SA]uint32 // of what is registered
-	locals   map[netip.Addr]bool
+	slots    map[SA]uint32  // of what is registered
 	counters []bpf.Counters // per CPU, after the last frame
 }
 
@@ -32,25 +24,14 @@ type objects struct {
 	XDP *ebpf.Program `ebpf:"ikepulse_xdp"`
 }
 
-func newSession(o Options) (*session, error) {
-	s := &session{
-		nattPort: o.NATTPort, allSAs: o.AllSAs, allLocals: len(o.Locals) == 0, asked: o.SAs,
-		slots: map[SA]uint32{}, locals: map[netip.Addr]bool{},
+// newSession loads the program, with maps that have room for what is
+// registered, and no more.
+func newSession(all *found, o Options) (*session, error) {
+	s := &session{slots: map[SA]uint32{}}
+	if err := s.load(len(all.sas), len(all.locals), o.nattPort()); err != nil {
+		return nil, fmt.Errorf("loading the program: %w", refused(err))
 	}
-	if s.nattPort == 0 {
-		s.nattPort = 4500
-	}
-	if err := s.load(); err != nil {
-		return nil, fmt.Errorf("loading the program: %w", err)
-	}
-	err := s.readCounters()
-	for _, address := range o.Locals {
-		err = errors.Join(err, s.addLocal(address))
-	}
-	for _, sa := range o.SAs {
-		err = errors.Join(err, s.addSA(sa))
-	}
-	if err != nil {
+	if err := errors.Join(s.readCounters(), s.register(all)); err != nil {
 		s.close()
 		return nil, err
 	}
@@ -58,7 +39,7 @@ func newSession(o Options) (*session, error) {
 }
 
 // load treats every SA as another daemon's: its SPI may be any.
-func (s *session) load() error {
+func (s *session) load(sas, locals int, nattPort uint16) error {
 	spec, err := bpf.Load()
 	if err != nil {
 		return err
@@ -67,16 +48,29 @@ func (s *session) load() error {
 		bpf.VarForeign:            uint32(1),
 		bpf.VarAccountEveryPacket: uint32(1),
 		bpf.VarStrangerBudget:     uint32(0),
-		bpf.VarNATTPort:           s.nattPort,
+		bpf.VarNATTPort:           nattPort,
 	} {
 		if err := spec.Variables[name].Set(value); err != nil {
 			return err
 		}
 	}
-	for _, name := range []string{bpf.MapHot, bpf.MapSAs, bpf.MapFollow, bpf.MapLocals} {
-		spec.Maps[name].MaxEntries = capacity
+	for name, entries := range map[string]int{
+		bpf.MapHot: sas, bpf.MapSAs: sas, bpf.MapFollow: sas, bpf.MapLocals: locals,
+	} {
+		spec.Maps[name].MaxEntries = uint32(max(entries, 1))
 	}
 	return spec.LoadAndAssign(&s.objects, nil)
+}
+
+// refused leaves out which of our names the kernel was about, unless it is the
+// verifier that speaks.
+func refused(err error) error {
+	var verifier *ebpf.VerifierError
+	var errno unix.Errno
+	if !errors.As(err, &verifier) && errors.As(err, &errno) {
+		err = errno
+	}
+	return loader.Explain(err)
 }
 
 func (s *session) close() {
@@ -84,37 +78,22 @@ func (s *session) close() {
 	_ = s.XDP.Close()
 }
 
-// expect registers what a frame is addressed to, as far as the options say.
-func (s *session) expect(to target) error {
-	var errs []error
-	if s.allLocals && to.dst.IsValid() {
-		errs = append(errs, s.addLocal(to.dst))
+func (s *session) register(all *found) error {
+	for address := range all.locals {
+		if err := s.IkepulseLocals.Put(bpf.LocalKey{Address: address.As16()}, uint32(0)); err != nil {
+			return fmt.Errorf("address %s: %w", address, err)
+		}
 	}
-	if s.allSAs && to.sa.Dst.IsValid() {
-		errs = append(errs, s.addSA(to.sa))
+	for sa := range all.sas {
+		if err := s.addSA(sa); err != nil {
+			return err
+		}
 	}
-	return errors.Join(errs...)
-}
-
-func (s *session) addLocal(address netip.Addr) error {
-	if s.locals[address] {
-		return nil
-	}
-	if err := s.IkepulseLocals.Put(bpf.LocalKey{Address: address.As16()}, uint32(0)); err != nil {
-		return fmt.Errorf("address %s, after %d others: %w", address, len(s.locals), err)
-	}
-	s.locals[address] = true
 	return nil
 }
 
 func (s *session) addSA(sa SA) error {
-	if _, ok := s.slots[sa]; ok || sa.SPI == 0 {
-		return nil // RFC 4303 section 2.1: no SA has SPI 0
-	}
 	slot := uint32(len(s.slots))
-	if slot >= capacity {
-		return fmt.Errorf("more than %d SPIs", capacity)
-	}
 	local := sa.Dst.As16()
 	err := errors.Join(
 		s.IkepulseSas.Put(slot, bpf.SAEntry{Spi: sa.SPI, Local: local}),
@@ -157,14 +136,14 @@ func (s *session) readCounters() error {
 }
 
 // counted returns what sas has of the SAs that had packets or were asked for.
-func (s *session) counted() (esp, ah map[string]SPI, err error) {
+func (s *session) counted(asked []SA) (esp, ah map[string]SPI, err error) {
 	esp, ah = map[string]SPI{}, map[string]SPI{}
 	for sa, slot := range s.slots {
 		var entry bpf.SAEntry
 		if err := s.IkepulseSas.Lookup(slot, &entry); err != nil {
 			return esp, ah, fmt.Errorf("SPI %s: %w", sa, err)
 		}
-		if entry.Packets == 0 && !slices.Contains(s.asked, sa) {
+		if entry.Packets == 0 && !slices.Contains(asked, sa) {
 			continue
 		}
 		of := esp
