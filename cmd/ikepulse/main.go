@@ -96,7 +96,7 @@ func newApp(e env) *cli.App {
 		},
 		Commands: []*cli.Command{
 			runCommand(e), checkCommand(e),
-			attachCommand(e), detachCommand(e), followCommand(e), statsCommand(e),
+			attachCommand(e), detachCommand(e), followCommand(e), replayCommand(e), statsCommand(e),
 			statusCommand(e), peersCommand(e), sasCommand(e), eventsCommand(e),
 			initiateCommand(e), terminateCommand(e), probeCommand(e),
 			demoCommand(e), versionCommand(e),
