@@ -18,6 +18,7 @@ func TestREADME(t *testing.T) {
 		"../cmd/internal/config/testdata/sample.yaml",
 		"../cmd/ikepulse/testdata/status-healthy.golden",
 		"../cmd/ikepulse/testdata/sas-proof.golden",
+		"../cmd/ikepulse/testdata/replay.golden",
 	} {
 		shown, err := os.ReadFile(file)
 		if err != nil {
