@@ -47,6 +47,7 @@ type daemon struct {
 	clock      *maps.Clock // the ledger's
 	interfaces []string
 	keeper     *keeper // nil without XDP
+	sight      *sight  // nil without XDP
 	sockets    []*udp.Socket
 	endpoints  *udp.Endpoints
 	plane      *tun.Plane
@@ -121,7 +122,7 @@ func (d *daemon) loadXDP(context.Context) error {
 		return err
 	}
 	d.xdp, d.ledger, d.clock = loaded, loaded.Maps(), loaded.Maps().Clock
-	d.keeper = newKeeper(loaded, d.interfaces, d.Log)
+	d.keeper, d.sight = newKeeper(loaded, d.interfaces, d.Log), newSight(loaded.Maps())
 	d.own(func() error {
 		if fresh && !d.up {
 			return errors.Join(loaded.Remove(), loaded.Close())
@@ -238,6 +239,7 @@ func (d *daemon) serve(ctx context.Context) error {
 		"control socket": func(ctx context.Context) error { return control.Serve(ctx, d.listener, d.api()) },
 		"clock":          d.keepTime,
 		"XDP":            d.keepAttached,
+		"sight of XDP":   d.keepLooking,
 	} {
 		parts.Go(func() { // stops when life ends
 			if err := run(life); err != nil {

@@ -21,6 +21,7 @@ type keeper struct {
 	xdp   *loader.Instance
 	log   *slog.Logger
 	every time.Duration // how soon a loss is noticed that no event of a link tells of
+	wants []string      // interfaces, as they are configured
 
 	known map[string]string // what was last said of each interface
 
@@ -29,10 +30,11 @@ type keeper struct {
 
 	mu      sync.Mutex
 	refused map[string]error // by interface, as of the last pass
+	seen    view
 }
 
 func newKeeper(xdp *loader.Instance, interfaces []string, log *slog.Logger) *keeper {
-	return &keeper{xdp: xdp, log: log, every: time.Second, pending: slices.Clone(interfaces), known: map[string]string{}}
+	return &keeper{xdp: xdp, log: log, every: time.Second, wants: interfaces, pending: slices.Clone(interfaces), known: map[string]string{}}
 }
 
 // keepAttached runs the keeper until ctx ends.
@@ -165,6 +167,7 @@ func (k *keeper) attached(a loader.Attachment) {
 func (k *keeper) notice(refused map[string]error) {
 	now := map[string]string{}
 	attachments, err := k.xdp.Attachments()
+	k.survey(attachments, refused, err)
 	if err != nil {
 		return // the next pass sees more, and status says what is wrong
 	}
@@ -190,6 +193,30 @@ func (k *keeper) notice(refused map[string]error) {
 		}
 	}
 	k.known = now
+}
+
+// survey takes down by what XDP is attached.
+func (k *keeper) survey(attachments []loader.Attachment, refused map[string]error, err error) {
+	v := view{whole: err == nil && len(refused) == 0}
+	on := map[string]bool{}
+	for _, a := range attachments {
+		v.links = append(v.links, a.LinkID)
+		on[a.Interface] = !a.Gone
+		v.whole = v.whole && !a.Gone
+	}
+	for _, name := range k.wants {
+		v.whole = v.whole && on[name]
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.seen = v
+}
+
+// view is as of the last pass.
+func (k *keeper) view() view {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.seen
 }
 
 // giveUp is for whoever detaches an interface that XDP is not on yet.

@@ -69,7 +69,7 @@ func (d *daemon) describeXDP() (*XDP, error) {
 	}
 	x, err := DescribeXDP(d.xdp)
 	if err == nil && d.keeper != nil {
-		x.Waiting = slices.Sorted(stdmaps.Keys(d.keeper.refusals()))
+		x.Waiting, x.Blind = slices.Sorted(stdmaps.Keys(d.keeper.refusals())), int(d.sight.blind.Load())
 	}
 	return x, err
 }
@@ -92,7 +92,11 @@ func (d *daemon) xdpProblems(x *XDP) (all []string) {
 		}
 		refused = d.keeper.refusals()
 	}
-	return append(all, interfaceProblems(x, d.interfaces, refused)...)
+	interfaces := interfaceProblems(x, d.interfaces, refused)
+	if p := sightProblem(x); p != "" && len(interfaces) == 0 {
+		add("%s", p)
+	}
+	return append(all, interfaces...)
 }
 
 // interfaceProblems says which interfaces lack the program, each with one

@@ -17,10 +17,11 @@ type XDP struct {
 	Keepalive        string       `json:"keepalive"`
 	AnswerIntervalMS int64        `json:"answer_interval_ms"`
 	Capacity         int          `json:"capacity"`
-	Addresses        []netip.Addr `json:"addresses"` // that count as ours
-	LoadedMS         int64        `json:"loaded_ms"` // since the counters began
-	SPIs             int          `json:"spis"`      // that the program knows
-	Follow           bool         `json:"follow"`    // they are another daemon's
+	Addresses        []netip.Addr `json:"addresses"`       // that count as ours
+	LoadedMS         int64        `json:"loaded_ms"`       // since the counters began
+	SPIs             int          `json:"spis"`            // that the program knows
+	Blind            int          `json:"blind,omitempty"` // whose ESP arrives without the program seeing it; the daemon alone can tell
+	Follow           bool         `json:"follow"`          // they are another daemon's
 	Counters         []Counter    `json:"counters"`
 }
 
