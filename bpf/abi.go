@@ -12,14 +12,17 @@ import (
 // which are in network order, IPv4 as ::ffff:a.b.c.d. abi.h says who writes
 // which field.
 type (
-	HotEntry  = ikepulseHotEntry
-	SAEntry   = ikepulseSaEntry
-	PeerKey   = ikepulsePeerKey
-	PeerEntry = ikepulsePeerEntry
-	FollowKey = ikepulseFollowKey
-	LocalKey  = ikepulseLocalKey
-	Budget    = ikepulseBudget
-	Meta      = ikepulseMeta
+	HotEntry   = ikepulseHotEntry
+	SAEntry    = ikepulseSaEntry
+	PeerKey    = ikepulsePeerKey
+	PeerEntry  = ikepulsePeerEntry
+	Mapping    = ikepulseMapping
+	NearEntry  = ikepulseNearEntry
+	NearBucket = ikepulseNearBucket
+	FollowKey  = ikepulseFollowKey
+	LocalKey   = ikepulseLocalKey
+	Budget     = ikepulseBudget
+	Meta       = ikepulseMeta
 
 	// Counters is the value of stats: one counter a [Reason], in that order,
 	// then the events that were written and those that were lost.
@@ -46,6 +49,7 @@ const (
 	MapHot    = ikepulseMapIkepulseHot
 	MapSAs    = ikepulseMapIkepulseSas
 	MapPeers  = ikepulseMapIkepulsePeers
+	MapNear   = ikepulseMapIkepulseNear
 	MapLocals = ikepulseMapIkepulseLocals
 	MapStats  = ikepulseMapIkepulseStats
 	MapBudget = ikepulseMapIkepulseBudget
@@ -88,7 +92,7 @@ const (
 
 // Flags of entries.
 const (
-	PeerNATted = uint32(ikepulsePeerFlagPEER_NATTED) // PeerEntry: may be answered
+	PeerNATted = uint32(ikepulsePeerFlagPEER_NATTED) // Mapping: may be answered
 	SANATted   = uint32(ikepulseSaFlagSA_NATTED)     // SAEntry
 )
 
@@ -96,6 +100,13 @@ const (
 const (
 	EventDrift    = uint32(ikepulseEventKindEVENT_DRIFT)    // Spi came from From, not from Before
 	EventStranger = uint32(ikepulseEventKindEVENT_STRANGER) // a keepalive from From, which is not registered
+)
+
+// A bucket of near has NearWays entries, of which the first one's flags count,
+// above NearSpilledShift, the tuples that found no room in the bucket.
+const (
+	NearWays         = int(ikepulseNearNEAR_WAYS)
+	NearSpilledShift = int(ikepulseNearNEAR_SPILLED_SHIFT)
 )
 
 // Keys of budget.

@@ -147,16 +147,48 @@ struct peer_key {
 };
 _Static_assert(sizeof(struct peer_key) == 36, "peer_key");
 
-/* peers, value. */
-struct peer_entry {
-	__u32 owners;         /* daemon: SAs that use this mapping */
+/* What a keepalive needs of its mapping, and leaves there. */
+struct mapping {
 	__u32 flags;          /* daemon: enum peer_flag */
 	__u32 keepalive_tick; /* XDP: last keepalive; never evidence of life */
 	__u32 answer_tick;    /* XDP: last answer */
-	__u64 keepalives;     /* XDP */
-	__u64 answers;        /* XDP */
+	__u32 keepalives;     /* XDP; it wraps */
+	__u32 answers;        /* XDP; it wraps */
 };
-_Static_assert(sizeof(struct peer_entry) == 32, "peer_entry");
+_Static_assert(sizeof(struct mapping) == 20, "mapping");
+
+/* peers, value. */
+struct peer_entry {
+	struct mapping mapping; /* unless it has a place */
+	__u32 owners;           /* daemon: SAs that use this mapping */
+	__u32 place;            /* daemon: 1 + number of the entry in near that has the mapping, or 0 */
+};
+_Static_assert(sizeof(struct peer_entry) == 28, "peer_entry");
+
+enum near {
+	NEAR_WAYS = 4,          /* entries in a bucket */
+	NEAR_SPILLED_SHIFT = 8, /* above it, flags of a bucket's first entry count the tuples that found no room in it */
+};
+
+/*
+ * near: an IPv4 mapping beside three others. The daemon writes the tuple and
+ * the flags as two aligned 64-bit words: {peer, local}, {ports, flags}. A port
+ * of 0 is nobody's.
+ */
+struct near_entry {
+	__be32 peer;
+	__be32 local;
+	__u16 peer_port; /* host order */
+	__u16 local_port;
+	struct mapping mapping;
+};
+_Static_assert(sizeof(struct near_entry) == 32, "near_entry");
+
+/* near, value: two cache lines that are fetched together. */
+struct near_bucket {
+	struct near_entry entries[NEAR_WAYS];
+};
+_Static_assert(sizeof(struct near_bucket) == 128, "near_bucket");
 
 /*
  * follow, key: an SA of another daemon, whose SPI carries no slot of ours. One
@@ -191,7 +223,7 @@ _Static_assert(sizeof(struct budget) == 8, "budget");
 
 /* LAYOUT_VERSION grows with every change of a map that its sizes do not show. */
 enum layout {
-	LAYOUT_VERSION = 2,
+	LAYOUT_VERSION = 3,
 };
 
 /*
@@ -255,6 +287,7 @@ struct constants {
 	enum layout layout;
 	enum budget_index budget;
 	enum event_kind kind;
+	enum near near;
 	struct event event;
 };
 

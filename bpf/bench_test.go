@@ -62,7 +62,7 @@ func BenchmarkXDP(b *testing.B) {
 	tuple := esp.tuple()
 	known.padTo = 60
 	ready := func(r *rig) *ebpf.Program {
-		r.local(known).peer(known, PeerEntry{Flags: PeerNATted, AnswerTick: r.now})
+		r.local(known).peer(known, peerState{Flags: PeerNATted, AnswerTick: r.now})
 		return r.sa(knownSPI, tuple, tuple.Hash()).IkepulseXdp
 	}
 	ticking := func(s *settings) { s.clock, s.TickShift, s.AnswerInterval = nil, 8, 1<<31-1 }

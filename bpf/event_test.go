@@ -61,7 +61,7 @@ func TestNoDrift(t *testing.T) {
 func TestStrangerBudget(t *testing.T) {
 	r := load(t, func(s *settings) { s.StrangerBudget, s.AnswerBudget = 2, 1 })
 	known := keepalive()
-	r.local(known).peer(known, PeerEntry{Flags: PeerNATted})
+	r.local(known).peer(known, peerState{Flags: PeerNATted})
 	for port := range uint16(2) {
 		r.expect(fromPort(1000+port), ReasonStrangerDropped, r.strange(fromPort(1000+port)))
 	}
@@ -121,7 +121,7 @@ func TestFullRing(t *testing.T) {
 func TestPassEvery(t *testing.T) {
 	for _, row := range []struct {
 		every uint32
-		sent  uint64
+		sent  uint32
 		want  Reason
 	}{
 		{0, 0, ReasonKeepaliveAnswered},
@@ -131,12 +131,13 @@ func TestPassEvery(t *testing.T) {
 		{3, 1, ReasonKeepaliveAnswered},
 		{3, 2, ReasonKeepalivePassed},
 		{3, 3, ReasonKeepaliveAnswered},
-		{3, 3*1<<40 - 1, ReasonKeepalivePassed},
+		{3, 3<<30 - 1, ReasonKeepalivePassed},
 		{1<<32 - 1, 1<<32 - 2, ReasonKeepalivePassed},
+		{1 << 30, 1<<32 - 1, ReasonKeepalivePassed},
 	} {
 		r := load(t, func(s *settings) { s.PassEvery = row.every })
 		f := keepalive()
-		r.local(f).peer(f, PeerEntry{Flags: PeerNATted, Keepalives: row.sent})
+		r.local(f).peer(f, peerState{Flags: PeerNATted, Keepalives: row.sent})
 		change := r.keptAlive(f)
 		if row.want == ReasonKeepaliveAnswered {
 			change = r.answered(f)
@@ -149,7 +150,7 @@ func TestPassEvery(t *testing.T) {
 
 	r := load(t, func(s *settings) { s.PassEvery, s.KeepaliveMode = 2, KeepaliveAbsorb })
 	a, b := fromPort(1001), fromPort(1002)
-	r.local(a).peer(a, PeerEntry{}).peer(b, PeerEntry{})
+	r.local(a).peer(a, peerState{}).peer(b, peerState{})
 	for _, f := range []frame{a, b} {
 		r.expect(f, ReasonKeepaliveAbsorbed, r.keptAlive(f))
 		r.expect(f, ReasonKeepalivePassed, r.keptAlive(f))

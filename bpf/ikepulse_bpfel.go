@@ -43,6 +43,8 @@ type ikepulseConstants struct {
 	Layout    uint32
 	Budget    uint32
 	Kind      uint32
+	Near      uint32
+	_         [4]byte
 	Event     struct {
 		_          structs.HostLayout
 		Kind       uint32
@@ -107,12 +109,21 @@ const (
 type ikepulseLayout uint32
 
 const (
-	ikepulseLayoutLAYOUT_VERSION ikepulseLayout = 2
+	ikepulseLayoutLAYOUT_VERSION ikepulseLayout = 3
 )
 
 type ikepulseLocalKey struct {
 	_       structs.HostLayout
 	Address [16]uint8
+}
+
+type ikepulseMapping struct {
+	_             structs.HostLayout
+	Flags         uint32
+	KeepaliveTick uint32
+	AnswerTick    uint32
+	Keepalives    uint32
+	Answers       uint32
 }
 
 type ikepulseMeta struct {
@@ -135,14 +146,32 @@ type ikepulseMeta struct {
 	StrangerBudget     uint32
 }
 
+type ikepulseNear uint32
+
+const (
+	ikepulseNearNEAR_WAYS          ikepulseNear = 4
+	ikepulseNearNEAR_SPILLED_SHIFT ikepulseNear = 8
+)
+
+type ikepulseNearBucket struct {
+	_       structs.HostLayout
+	Entries [4]ikepulseNearEntry
+}
+
+type ikepulseNearEntry struct {
+	_         structs.HostLayout
+	Peer      uint32
+	Local     uint32
+	PeerPort  uint16
+	LocalPort uint16
+	Mapping   ikepulseMapping
+}
+
 type ikepulsePeerEntry struct {
-	_             structs.HostLayout
-	Owners        uint32
-	Flags         uint32
-	KeepaliveTick uint32
-	AnswerTick    uint32
-	Keepalives    uint64
-	Answers       uint64
+	_       structs.HostLayout
+	Mapping ikepulseMapping
+	Owners  uint32
+	Place   uint32
 }
 
 type ikepulsePeerFlag uint32
@@ -304,6 +333,7 @@ const (
 	ikepulseMapIkepulseHot        = "ikepulse_hot"
 	ikepulseMapIkepulseLocals     = "ikepulse_locals"
 	ikepulseMapIkepulseMeta       = "ikepulse_meta"
+	ikepulseMapIkepulseNear       = "ikepulse_near"
 	ikepulseMapIkepulsePeers      = "ikepulse_peers"
 	ikepulseMapIkepulseSas        = "ikepulse_sas"
 	ikepulseMapIkepulseStats      = "ikepulse_stats"
@@ -387,6 +417,7 @@ type ikepulseMapSpecs struct {
 	IkepulseHot    *ebpf.MapSpec `ebpf:"ikepulse_hot"`
 	IkepulseLocals *ebpf.MapSpec `ebpf:"ikepulse_locals"`
 	IkepulseMeta   *ebpf.MapSpec `ebpf:"ikepulse_meta"`
+	IkepulseNear   *ebpf.MapSpec `ebpf:"ikepulse_near"`
 	IkepulsePeers  *ebpf.MapSpec `ebpf:"ikepulse_peers"`
 	IkepulseSas    *ebpf.MapSpec `ebpf:"ikepulse_sas"`
 	IkepulseStats  *ebpf.MapSpec `ebpf:"ikepulse_stats"`
@@ -438,6 +469,7 @@ type ikepulseMaps struct {
 	IkepulseHot    *ebpf.Map `ebpf:"ikepulse_hot"`
 	IkepulseLocals *ebpf.Map `ebpf:"ikepulse_locals"`
 	IkepulseMeta   *ebpf.Map `ebpf:"ikepulse_meta"`
+	IkepulseNear   *ebpf.Map `ebpf:"ikepulse_near"`
 	IkepulsePeers  *ebpf.Map `ebpf:"ikepulse_peers"`
 	IkepulseSas    *ebpf.Map `ebpf:"ikepulse_sas"`
 	IkepulseStats  *ebpf.Map `ebpf:"ikepulse_stats"`
@@ -451,6 +483,7 @@ func (m *ikepulseMaps) Close() error {
 		m.IkepulseHot,
 		m.IkepulseLocals,
 		m.IkepulseMeta,
+		m.IkepulseNear,
 		m.IkepulsePeers,
 		m.IkepulseSas,
 		m.IkepulseStats,

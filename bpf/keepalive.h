@@ -13,22 +13,22 @@
 #include "stamp.h"
 
 /* Whether this frame is the one that is answered: GO_ON, or why it is not. */
-static __always_inline enum reason may_answer(struct peer_entry *peer, __u32 now)
+static __always_inline enum reason may_answer(struct mapping *mapping, __u32 now)
 {
-	__u32 last = *(volatile __u32 *)&peer->answer_tick;
+	__u32 last = *(volatile __u32 *)&mapping->answer_tick;
 
 	if (keepalive_mode != KEEPALIVE_ANSWER)
 		return REASON_KEEPALIVE_ABSORBED;
-	if (!(peer->flags & PEER_NATTED))
+	if (!(mapping->flags & PEER_NATTED))
 		return REASON_KEEPALIVE_NOT_NATTED;
 	if (!interval_over(last, now, answer_interval))
 		return REASON_KEEPALIVE_LIMITED;
 	if (!within_budget(BUDGET_ANSWERS, answer_budget, now))
 		return REASON_KEEPALIVE_OVER_BUDGET;
 	/* Of the CPUs that got here for one tuple, the one that swaps answers. */
-	if (!__sync_bool_compare_and_swap(&peer->answer_tick, last, now))
+	if (!__sync_bool_compare_and_swap(&mapping->answer_tick, last, now))
 		return REASON_KEEPALIVE_LIMITED;
-	__sync_fetch_and_add(&peer->answers, 1);
+	__sync_fetch_and_add(&mapping->answers, 1);
 	return GO_ON;
 }
 
@@ -42,22 +42,22 @@ static __always_inline enum reason keepalive_stranger(const struct packet *p, __
 }
 
 /* The host's own conntrack forgets a mapping of which it sees no packet. */
-static __always_inline bool let_through(__u64 nth)
+static __always_inline bool let_through(__u32 nth)
 {
 	return keepalive_mode == KEEPALIVE_PASS || (pass_every && nth % pass_every == 0);
 }
 
 static __always_inline enum reason keepalive(const struct packet *p)
 {
-	struct peer_entry *peer = find_peer(p);
+	struct mapping *mapping = find_mapping(p);
 	__u32 now = current_tick();
 	enum reason reason;
 
-	if (!peer)
+	if (!mapping)
 		return keepalive_stranger(p, now);
-	if (let_through(stamp_keepalive(peer, now)))
+	if (let_through(stamp_keepalive(mapping, now)))
 		return REASON_KEEPALIVE_PASSED;
-	reason = may_answer(peer, now);
+	reason = may_answer(mapping, now);
 	if (reason != GO_ON)
 		return reason;
 	return reply(p);

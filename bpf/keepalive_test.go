@@ -15,22 +15,22 @@ func fromPort(port uint16) frame {
 }
 
 func TestKeepaliveModes(t *testing.T) {
-	natted := PeerEntry{Owners: 2, Flags: PeerNATted, Keepalives: 4}
+	natted := peerState{Owners: 2, Flags: PeerNATted, Keepalives: 4}
 	for _, row := range []struct {
 		name  string
 		mode  uint32
-		entry PeerEntry
+		entry peerState
 		want  Reason
 	}{
 		{"answer", KeepaliveAnswer, natted, ReasonKeepaliveAnswered},
 		{"absorb", KeepaliveAbsorb, natted, ReasonKeepaliveAbsorbed},
 		{"pass", KeepalivePass, natted, ReasonKeepalivePassed},
 		{"an unheard-of mode absorbs", 3, natted, ReasonKeepaliveAbsorbed},
-		{"not natted: answer", KeepaliveAnswer, PeerEntry{Owners: 1}, ReasonKeepaliveNotNATted},
-		{"not natted: absorb", KeepaliveAbsorb, PeerEntry{Owners: 1}, ReasonKeepaliveAbsorbed},
-		{"not natted: pass", KeepalivePass, PeerEntry{Owners: 1}, ReasonKeepalivePassed},
-		{"another flag is not that flag", KeepaliveAnswer, PeerEntry{Flags: ^PeerNATted}, ReasonKeepaliveNotNATted},
-		{"another flag besides", KeepaliveAnswer, PeerEntry{Flags: ^uint32(0)}, ReasonKeepaliveAnswered},
+		{"not natted: answer", KeepaliveAnswer, peerState{Owners: 1}, ReasonKeepaliveNotNATted},
+		{"not natted: absorb", KeepaliveAbsorb, peerState{Owners: 1}, ReasonKeepaliveAbsorbed},
+		{"not natted: pass", KeepalivePass, peerState{Owners: 1}, ReasonKeepalivePassed},
+		{"another flag is not that flag", KeepaliveAnswer, peerState{Flags: ^PeerNATted}, ReasonKeepaliveNotNATted},
+		{"another flag besides", KeepaliveAnswer, peerState{Flags: ^uint32(0)}, ReasonKeepaliveAnswered},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			for _, padding := range []int{0, 60} {
@@ -65,7 +65,7 @@ func TestAnswerOnTheWire(t *testing.T) {
 		1194 6134 0009 0000  ff  0000000000000000000000000000000000`)
 
 	f := keepalive()
-	r := load(t).local(f).peer(f, PeerEntry{Owners: 1, Flags: PeerNATted})
+	r := load(t).local(f).peer(f, peerState{Owners: 1, Flags: PeerNATted})
 	verdict, got := r.run(in)
 	if verdict != VerdictTX {
 		t.Errorf("verdict %v, want tx", verdict)
@@ -82,7 +82,7 @@ func TestAnswerChecksums(t *testing.T) {
 	for _, address := range []string{"0.0.0.1", "255.255.255.255", "255.255.255.254", "127.255.0.1", "128.0.128.0", "255.255.17.156"} {
 		f := keepalive()
 		f.src = netip.AddrPortFrom(netip.MustParseAddr(address), 65535)
-		r.peer(f, PeerEntry{Owners: 1, Flags: PeerNATted})
+		r.peer(f, peerState{Owners: 1, Flags: PeerNATted})
 		r.expect(f, ReasonKeepaliveAnswered, r.answered(f))
 	}
 }
@@ -102,7 +102,7 @@ func TestAnswerChecksumsOverIPv6(t *testing.T) {
 				continue
 			}
 			tried[sum] = true
-			r.peer(f, PeerEntry{Owners: 1, Flags: PeerNATted})
+			r.peer(f, peerState{Owners: 1, Flags: PeerNATted})
 			r.expect(f, ReasonKeepaliveAnswered, r.answered(f))
 			if err := r.IkepulsePeers.Delete(f.tuple()); err != nil {
 				t.Fatal(err)
@@ -130,7 +130,7 @@ func TestStrangers(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			stranger := keepalive().alter(change)
 			known := func(changes ...func(*settings)) *rig {
-				return load(t, changes...).local(stranger).peer(keepalive(), PeerEntry{Owners: 1, Flags: PeerNATted})
+				return load(t, changes...).local(stranger).peer(keepalive(), peerState{Owners: 1, Flags: PeerNATted})
 			}
 			r := known()
 			r.expect(stranger, ReasonStrangerDropped, r.strange(stranger))
@@ -184,7 +184,7 @@ func TestAnswerInterval(t *testing.T) {
 		t.Run(fmt.Sprintf("%d then %d within %d", row.last, row.now, row.interval), func(t *testing.T) {
 			r := load(t, func(s *settings) { s.now, s.AnswerInterval = row.now, row.interval })
 			f := keepalive()
-			r.local(f).peer(f, PeerEntry{Owners: 1, Flags: PeerNATted, AnswerTick: row.last})
+			r.local(f).peer(f, peerState{Owners: 1, Flags: PeerNATted, AnswerTick: row.last})
 			if row.want == ReasonKeepaliveAnswered {
 				r.expect(f, row.want, r.answered(f))
 			} else {
@@ -199,7 +199,7 @@ func TestTickIsNeverZero(t *testing.T) {
 	r := load(t, func(s *settings) { s.now = 0 })
 	r.now = 1
 	f, e := keepalive(), espInUDP(knownSPI, 1)
-	r.local(f).peer(f, PeerEntry{Owners: 1, Flags: PeerNATted}).sa(knownSPI, e.tuple(), 0)
+	r.local(f).peer(f, peerState{Owners: 1, Flags: PeerNATted}).sa(knownSPI, e.tuple(), 0)
 	r.expect(e, ReasonESPUDPKnown, r.seen(knownSPI))
 	r.expect(f, ReasonKeepaliveAnswered, r.answered(f))
 	r.expect(f, ReasonKeepaliveLimited, r.keptAlive(f))
@@ -229,7 +229,7 @@ func TestBudget(t *testing.T) {
 		t.Run(row.name, func(t *testing.T) {
 			r := load(t, func(s *settings) { s.now, s.AnswerBudget = row.now, row.budget })
 			f := keepalive()
-			r.local(f).peer(f, PeerEntry{Owners: 1, Flags: PeerNATted})
+			r.local(f).peer(f, peerState{Owners: 1, Flags: PeerNATted})
 			r.put(r.IkepulseBudget, BudgetAnswers, row.before)
 			change := r.keptAlive(f)
 			if row.want == ReasonKeepaliveAnswered {
@@ -245,14 +245,14 @@ func TestBudget(t *testing.T) {
 func TestBudgetIsForAnswers(t *testing.T) {
 	r := load(t, func(s *settings) { s.AnswerBudget = 2 })
 	f, plain := fromPort(1001), fromPort(1002)
-	r.local(f).peer(f, PeerEntry{Flags: PeerNATted}).peer(plain, PeerEntry{})
+	r.local(f).peer(f, peerState{Flags: PeerNATted}).peer(plain, peerState{})
 	r.expect(f, ReasonKeepaliveAnswered, r.answered(f))
 	for range 3 {
 		r.expect(f, ReasonKeepaliveLimited, r.keptAlive(f))
 		r.expect(plain, ReasonKeepaliveNotNATted, r.keptAlive(plain))
 	}
 	second, third := fromPort(1003), fromPort(1004)
-	r.peer(second, PeerEntry{Flags: PeerNATted}).peer(third, PeerEntry{Flags: PeerNATted})
+	r.peer(second, peerState{Flags: PeerNATted}).peer(third, peerState{Flags: PeerNATted})
 	r.expect(second, ReasonKeepaliveAnswered, r.answered(second))
 	// Refused by the budget, it may still be answered in the next tick.
 	r.expect(third, ReasonKeepaliveOverBudget, r.keptAlive(third))
@@ -260,7 +260,7 @@ func TestBudgetIsForAnswers(t *testing.T) {
 
 func TestThousandKeepalivesOneAnswer(t *testing.T) {
 	f := keepalive()
-	r := load(t).local(f).peer(f, PeerEntry{Owners: 1, Flags: PeerNATted})
+	r := load(t).local(f).peer(f, peerState{Owners: 1, Flags: PeerNATted})
 	want := r.state()
 	verdicts := map[Verdict]int{}
 	for range 1000 {
@@ -274,7 +274,7 @@ func TestThousandKeepalivesOneAnswer(t *testing.T) {
 	want.Counters["keepalive_answered"] = 1
 	want.Counters["keepalive_limited"] = 999
 	want.Budget[BudgetAnswers] = Budget{Count: 1, Tick: r.now}
-	want.Peers[f.tuple()] = PeerEntry{
+	want.Peers[f.tuple()] = peerState{
 		Owners: 1, Flags: PeerNATted, KeepaliveTick: r.now, AnswerTick: r.now, Keepalives: 1000, Answers: 1,
 	}
 	if diff := cmp.Diff(want, r.state()); diff != "" {
@@ -292,7 +292,7 @@ func TestTwoAnsweringGateways(t *testing.T) {
 		there.src, there.dst = here.dst, here.src
 
 		r := load(t).local(here).local(there)
-		r.peer(here, PeerEntry{Flags: PeerNATted}).peer(there, PeerEntry{Flags: PeerNATted})
+		r.peer(here, peerState{Flags: PeerNATted}).peer(there, peerState{Flags: PeerNATted})
 		bytes, sent := here.build(), 0
 		for verdict := VerdictTX; verdict == VerdictTX && sent < 10; sent++ {
 			verdict, bytes = r.run(bytes)

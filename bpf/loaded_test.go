@@ -179,7 +179,7 @@ func scramble(random *rand.Rand, f frame) []byte {
 func daemons(s state) state {
 	s.Counters, s.Budget, s.Events = nil, nil, nil
 	for key, entry := range s.Peers {
-		s.Peers[key] = PeerEntry{Owners: entry.Owners, Flags: entry.Flags}
+		s.Peers[key] = peerState{Owners: entry.Owners, Flags: entry.Flags}
 	}
 	for slot, entry := range s.Hot {
 		entry.Seen = 0

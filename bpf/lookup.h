@@ -53,13 +53,54 @@ static __always_inline bool to_us(const struct packet *p)
 	return bpf_map_lookup_elem(&ikepulse_locals, &key);
 }
 
-/* A registered tuple's local address is ours by definition. */
-static __always_inline struct peer_entry *find_peer(const struct packet *p)
+static __always_inline __u32 packet_tuple_hash(const struct packet *p)
 {
+	__u32 ports = 0;
+
+	if (p->in_udp)
+		ports = (__u32)bpf_ntohs(p->udp->dest) << 16 | bpf_ntohs(p->udp->source);
+	if (p->ipv6)
+		return tuple_hash_ipv6(p->ip6->daddr.in6_u.u6_addr32, p->ip6->saddr.in6_u.u6_addr32, ports);
+	return tuple_hash_ipv4(p->ip->daddr, p->ip->saddr, ports);
+}
+
+/* The whole tuple is compared: a bucket is no proof of anything. */
+static __always_inline bool is_at(const struct packet *p, const struct near_entry *entry)
+{
+	return entry->peer == p->ip->saddr && entry->local == p->ip->daddr &&
+	       entry->peer_port == bpf_ntohs(p->udp->source) && entry->local_port == bpf_ntohs(p->udp->dest);
+}
+
+/* NULL if there is none, and then whether it may be in peers. */
+static __always_inline struct mapping *find_near(const struct packet *p, bool *spilled)
+{
+	__u32 index = packet_tuple_hash(p) & slot_mask / NEAR_WAYS;
+	struct near_bucket *bucket = bpf_map_lookup_elem(&ikepulse_near, &index);
+
+	if (!bucket)
+		return NULL;
+#pragma unroll
+	for (int i = 0; i < NEAR_WAYS; i++) {
+		if (is_at(p, &bucket->entries[i]))
+			return &bucket->entries[i].mapping;
+	}
+	*spilled = bucket->entries[0].mapping.flags >> NEAR_SPILLED_SHIFT;
+	return NULL;
+}
+
+/* A registered tuple's local address is ours by definition. */
+static __always_inline struct mapping *find_mapping(const struct packet *p)
+{
+	bool spilled = p->ipv6;
+	struct mapping *near = p->ipv6 ? NULL : find_near(p, &spilled);
+	struct peer_entry *peer;
 	struct peer_key key;
 
+	if (near || !spilled)
+		return near;
 	get_tuple(p, &key);
-	return bpf_map_lookup_elem(&ikepulse_peers, &key);
+	peer = bpf_map_lookup_elem(&ikepulse_peers, &key);
+	return peer ? &peer->mapping : NULL;
 }
 
 /* Another daemon chose the SPI, so only a hash knows where its entry is. */
@@ -103,17 +144,6 @@ static __always_inline struct hot_entry *find_hot(const struct packet *p, __u32 
 static __always_inline struct sa_entry *find_sa(__u32 slot)
 {
 	return bpf_map_lookup_elem(&ikepulse_sas, &slot);
-}
-
-static __always_inline __u32 packet_tuple_hash(const struct packet *p)
-{
-	__u32 ports = 0;
-
-	if (p->in_udp)
-		ports = (__u32)bpf_ntohs(p->udp->dest) << 16 | bpf_ntohs(p->udp->source);
-	if (p->ipv6)
-		return tuple_hash_ipv6(p->ip6->daddr.in6_u.u6_addr32, p->ip6->saddr.in6_u.u6_addr32, ports);
-	return tuple_hash_ipv4(p->ip->daddr, p->ip->saddr, ports);
 }
 
 #endif

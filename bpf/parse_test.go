@@ -16,8 +16,8 @@ func registered(t *testing.T, changes ...func(*settings)) *rig {
 	r := load(t, changes...)
 	known, known6 := keepalive(), keepalive().alter(over6)
 	return r.local(known).local(known6).
-		peer(known, PeerEntry{Owners: 1, Flags: PeerNATted}).
-		peer(known6, PeerEntry{Owners: 1, Flags: PeerNATted}).
+		peer(known, peerState{Owners: 1, Flags: PeerNATted}).
+		peer(known6, peerState{Owners: 1, Flags: PeerNATted}).
 		sa(knownSPI, known.tuple(), 0)
 }
 
@@ -280,6 +280,6 @@ func TestAnotherNATTPort(t *testing.T) {
 	r.expect(keepalive(), ReasonUDPOther)
 	f := keepalive().alter(func(f *frame) { f.dst = netip.AddrPortFrom(f.dst.Addr(), 14500) })
 	r.expect(f, ReasonStrangerDropped, r.strange(f))
-	r.peer(f, PeerEntry{Owners: 1, Flags: PeerNATted})
+	r.peer(f, peerState{Owners: 1, Flags: PeerNATted})
 	r.expect(f, ReasonKeepaliveAnswered, r.answered(f))
 }

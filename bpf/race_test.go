@@ -140,7 +140,7 @@ func TestOneAnswerOnTwoCPUs(t *testing.T) {
 	f := keepalive()
 	in := f.build()
 	for round := range rounds {
-		r.peer(f, PeerEntry{Flags: PeerNATted})
+		r.peer(f, peerState{Flags: PeerNATted})
 		if n := r.race(partner, in, in); n != 1 {
 			t.Fatalf("round %d: %d answers to one tuple in one interval", round, n)
 		}
@@ -153,8 +153,8 @@ func TestOneAnswerOfTheBudget(t *testing.T) {
 	partner := r.newPartner()
 	here, there := fromPort(1001), fromPort(1002)
 	for round := range rounds {
-		r.peer(here, PeerEntry{Flags: PeerNATted})
-		r.peer(there, PeerEntry{Flags: PeerNATted})
+		r.peer(here, peerState{Flags: PeerNATted})
+		r.peer(there, peerState{Flags: PeerNATted})
 		// Sometimes the tick has begun, sometimes this race begins it.
 		r.put(r.IkepulseBudget, BudgetAnswers, Budget{Tick: r.now - uint32(round%2)})
 		if n := r.race(partner, here.build(), there.build()); n != 1 {

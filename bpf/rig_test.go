@@ -60,6 +60,7 @@ func (s settings) apply(t testing.TB, spec *ebpf.CollectionSpec) {
 	spec.Maps[MapSAs].MaxEntries = s.hotEntries
 	spec.Maps[MapFollow].MaxEntries = s.hotEntries
 	spec.Maps[MapPeers].MaxEntries = tuples
+	spec.Maps[MapNear].MaxEntries = slots / uint32(NearWays)
 	spec.Maps[MapLocals].MaxEntries = tuples
 	if s.ring != 0 {
 		spec.Maps[MapEvents].MaxEntries = s.ring
@@ -141,10 +142,78 @@ func (r *rig) local(f frame) *rig {
 	return r
 }
 
-// peer registers the sender's tuple.
-func (r *rig) peer(f frame, entry PeerEntry) *rig {
-	r.put(r.IkepulsePeers, f.tuple(), entry)
+// peerState is what is known of a tuple, wherever its mapping is.
+type peerState struct {
+	Owners, Flags             uint32
+	KeepaliveTick, AnswerTick uint32
+	Keepalives, Answers       uint32
+}
+
+func (p peerState) mapping() Mapping {
+	return Mapping{Flags: p.Flags, KeepaliveTick: p.KeepaliveTick, AnswerTick: p.AnswerTick,
+		Keepalives: p.Keepalives, Answers: p.Answers}
+}
+
+func stateOf(e PeerEntry, m Mapping) peerState {
+	return peerState{e.Owners, m.Flags, m.KeepaliveTick, m.AnswerTick, m.Keepalives, m.Answers}
+}
+
+// peer registers the sender's tuple as the daemon would: IPv4 in its bucket,
+// while there is room.
+func (r *rig) peer(f frame, p peerState) *rig {
+	r.Helper()
+	key, entry := f.tuple(), PeerEntry{Owners: p.Owners}
+	if err := r.IkepulsePeers.Lookup(key, &entry); err == nil {
+		entry.Owners = p.Owners
+	}
+	if entry.Place == 0 {
+		entry.Place = r.vacancy(f)
+	}
+	if entry.Place == 0 {
+		entry.Mapping = p.mapping()
+	} else {
+		r.nearEntry(entry.Place, func(e *NearEntry) {
+			e.Peer, e.Local = binary.NativeEndian.Uint32(key.Peer[12:]), binary.NativeEndian.Uint32(key.Local[12:])
+			e.PeerPort, e.LocalPort, e.Mapping = key.PeerPort, key.LocalPort, p.mapping()
+		})
+	}
+	r.put(r.IkepulsePeers, key, entry)
 	return r
+}
+
+// vacancy returns the place for an IPv4 tuple, or 0, and then counts it with
+// those that have none.
+func (r *rig) vacancy(f frame) uint32 {
+	r.Helper()
+	if f.dst.Addr().Is6() {
+		return 0
+	}
+	key := f.tuple()
+	index := key.Hash() & (slots/uint32(NearWays) - 1)
+	var bucket NearBucket
+	if err := r.IkepulseNear.Lookup(index, &bucket); err != nil {
+		r.Fatal(err)
+	}
+	for way, e := range bucket.Entries {
+		if e.LocalPort == 0 {
+			return index*uint32(NearWays) + uint32(way) + 1
+		}
+	}
+	bucket.Entries[0].Mapping.Flags += 1 << NearSpilledShift
+	r.put(r.IkepulseNear, index, bucket)
+	return 0
+}
+
+// nearEntry changes the entry of a place.
+func (r *rig) nearEntry(place uint32, change func(*NearEntry)) {
+	r.Helper()
+	index, way := (place-1)/uint32(NearWays), (place-1)%uint32(NearWays)
+	var bucket NearBucket
+	if err := r.IkepulseNear.Lookup(index, &bucket); err != nil {
+		r.Fatal(err)
+	}
+	change(&bucket.Entries[way])
+	r.put(r.IkepulseNear, index, bucket)
 }
 
 // sa registers an SPI as the daemon would at install.
@@ -161,7 +230,8 @@ func (r *rig) sa(spi uint32, tuple PeerKey, hash uint32) *rig {
 // state is everything the program can write, and all that it must not.
 type state struct {
 	Counters map[string]uint64
-	Peers    map[PeerKey]PeerEntry
+	Peers    map[PeerKey]peerState
+	Near     map[uint32]NearBucket // without the mappings of peers
 	Locals   map[LocalKey]uint32
 	Hot      map[uint32]HotEntry
 	SAs      map[uint32]SAEntry
@@ -188,9 +258,23 @@ func entries[K comparable, V any](r *rig, m *ebpf.Map) map[K]V {
 
 func (r *rig) state() state {
 	r.Helper()
+	near := entries[uint32, NearBucket](r, r.IkepulseNear)
+	peers := map[PeerKey]peerState{}
+	for key, entry := range entries[PeerKey, PeerEntry](r, r.IkepulsePeers) {
+		if entry.Place == 0 {
+			peers[key] = stateOf(entry, entry.Mapping)
+			continue
+		}
+		index, way := (entry.Place-1)/uint32(NearWays), (entry.Place-1)%uint32(NearWays)
+		bucket := near[index]
+		peers[key] = stateOf(entry, bucket.Entries[way].Mapping)
+		bucket.Entries[way].Mapping = Mapping{}
+		near[index] = bucket
+	}
 	return state{
 		Counters: r.counters(),
-		Peers:    entries[PeerKey, PeerEntry](r, r.IkepulsePeers),
+		Peers:    peers,
+		Near:     near,
 		Locals:   entries[LocalKey, uint32](r, r.IkepulseLocals),
 		Hot:      entries[uint32, HotEntry](r, r.IkepulseHot),
 		SAs:      entries[uint32, SAEntry](r, r.IkepulseSas),

@@ -116,6 +116,7 @@ func TestMirrorHasTheLayoutOfC(t *testing.T) {
 	s := spec(t)
 	for name, mirror := range map[string]any{
 		"hot_entry": HotEntry{}, "sa_entry": SAEntry{}, "peer_key": PeerKey{}, "peer_entry": PeerEntry{},
+		"mapping": Mapping{}, "near_entry": NearEntry{}, "near_bucket": NearBucket{},
 		"local_key": LocalKey{}, "follow_key": FollowKey{}, "event": Event{}, "stats": Counters{}, "budget": Budget{}, "clock_sample": ClockSample{}, "meta": Meta{},
 	} {
 		c := typeOf[*btf.Struct](t, s, name)
@@ -146,7 +147,8 @@ func TestMapsAreAsPromised(t *testing.T) {
 	}{
 		MapHot:    {ebpf.Array, 4, 16, 1 << 10}, // BPF_F_MMAPABLE
 		MapSAs:    {ebpf.Array, 4, 64, 0},
-		MapPeers:  {ebpf.Hash, 36, 32, 0},
+		MapPeers:  {ebpf.Hash, 36, 28, 0},
+		MapNear:   {ebpf.Array, 4, 128, 1 << 10},
 		MapLocals: {ebpf.Hash, 16, 4, 0},
 		MapFollow: {ebpf.Hash, 24, 4, 0},
 		MapStats:  {ebpf.PerCPUArray, 4, 8 * uint32(ReasonCount+2), 0},

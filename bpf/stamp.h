@@ -21,10 +21,10 @@ static __always_inline void stamp(__u32 *field, __u32 now)
  * RFC 3948 section 4: it keeps the mapping, it is no evidence that anyone
  * lives. Returns how many the tuple has sent.
  */
-static __always_inline __u64 stamp_keepalive(struct peer_entry *peer, __u32 now)
+static __always_inline __u32 stamp_keepalive(struct mapping *mapping, __u32 now)
 {
-	stamp(&peer->keepalive_tick, now);
-	return __sync_fetch_and_add(&peer->keepalives, 1) + 1;
+	stamp(&mapping->keepalive_tick, now);
+	return __sync_fetch_and_add(&mapping->keepalives, 1) + 1;
 }
 
 /* A second cache line and a locked add: for debugging and replay only. */

@@ -101,21 +101,36 @@ int ikepulse_lssas(struct bpf_iter__bpf_map_elem *ctx)
 	return 0;
 }
 
+static __always_inline const struct mapping *mapping_of(const struct peer_entry *peer)
+{
+	__u32 index = (peer->place - 1) / NEAR_WAYS, way = (peer->place - 1) % NEAR_WAYS;
+	struct near_bucket *bucket;
+
+	if (!peer->place)
+		return &peer->mapping;
+	bucket = bpf_map_lookup_elem(&ikepulse_near, &index);
+	return bucket ? &bucket->entries[way].mapping : NULL;
+}
+
 SEC("iter/bpf_map_elem")
 int ikepulse_lspeer(struct bpf_iter__bpf_map_elem *ctx)
 {
 	struct seq_file *seq = ctx->meta->seq;
 	const struct peer_key *key = ctx->key;
 	const struct peer_entry *peer = ctx->value;
+	const struct mapping *mapping;
 
 	if (!key || !peer)
 		return 0;
+	mapping = mapping_of(peer);
+	if (!mapping)
+		return 0;
 	if (at_start(ctx))
 		BPF_SEQ_PRINTF(seq, "owners natted keepalives    last_ms    answers  answer_ms from to\n");
-	BPF_SEQ_PRINTF(seq, "%6u %6u %10llu", peer->owners, peer->flags & PEER_NATTED, peer->keepalives);
-	print_age(seq, peer->keepalive_tick);
-	BPF_SEQ_PRINTF(seq, " %10llu", peer->answers);
-	print_age(seq, peer->answer_tick);
+	BPF_SEQ_PRINTF(seq, "%6u %6u %10u", peer->owners, mapping->flags & PEER_NATTED, mapping->keepalives);
+	print_age(seq, mapping->keepalive_tick);
+	BPF_SEQ_PRINTF(seq, " %10u", mapping->answers);
+	print_age(seq, mapping->answer_tick);
 	print_end(seq, key->peer, key->peer_port);
 	print_end(seq, key->local, key->local_port);
 	BPF_SEQ_PRINTF(seq, "\n");

@@ -127,9 +127,11 @@ func TestTableOfPeers(t *testing.T) {
 	const header = "owners natted keepalives    last_ms    answers  answer_ms from to\n"
 	same(t, "", cat(t, tables.Peers, tables.IkepulsePeers))
 
-	put(t, tables.IkepulsePeers, keepalive().tuple(), PeerEntry{
-		Owners: 2, Flags: PeerNATted, Keepalives: 17, KeepaliveTick: 4000, Answers: 8, AnswerTick: 3990,
-	})
+	// The mapping is where its place says.
+	near := NearBucket{}
+	near.Entries[2].Mapping = Mapping{Flags: PeerNATted, Keepalives: 17, KeepaliveTick: 4000, Answers: 8, AnswerTick: 3990}
+	put(t, tables.IkepulseNear, uint32(511), near)
+	put(t, tables.IkepulsePeers, keepalive().tuple(), PeerEntry{Owners: 2, Place: 511*uint32(NearWays) + 2 + 1, Mapping: Mapping{Keepalives: 99}})
 	same(t, header+
 		"     2      1         17        256          8      10496 203.0.113.7:24884 198.51.100.1:4500\n",
 		cat(t, tables.Peers, tables.IkepulsePeers))

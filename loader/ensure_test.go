@@ -46,7 +46,7 @@ func TestEnsureAndRemove(t *testing.T) {
 		t.Errorf("%d slots for 100 tunnels, want 256", got)
 	}
 	objects := kernelObjects(t, i.Dir())
-	if left := objects.left(); len(left) != len(objects.maps)+len(objects.programs) {
+	if left := objects.left(); len(left) != len(objects.maps)+len(objects.programs)+len(objects.tables) {
 		t.Errorf("of %+v only %q are there: the check at the end proves nothing", objects, left)
 	}
 	remove(t, i)

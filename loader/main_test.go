@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -93,7 +94,7 @@ func descriptors(t *testing.T) (n int) {
 }
 
 // allPins are the files of an instance that is attached nowhere.
-var allPins = []string{bpf.MapHot, bpf.MapSAs, bpf.MapPeers, bpf.MapFollow, bpf.MapLocals, bpf.MapStats,
+var allPins = []string{bpf.MapHot, bpf.MapSAs, bpf.MapPeers, bpf.MapNear, bpf.MapFollow, bpf.MapLocals, bpf.MapStats,
 	bpf.MapBudget, bpf.MapEvents, bpf.MapMeta, bpf.ProgXDP, bpf.ProgClock, tableSAs, tablePeers, tableStats}
 
 func pinsBelow(t *testing.T, dir string) (pins []string) {
@@ -116,6 +117,7 @@ type ids struct {
 	programs []ebpf.ProgramID
 	maps     []ebpf.MapID
 	links    []link.ID
+	tables   []link.ID // which are links, too
 }
 
 // kernelObjects follows the pins to every object behind them, rodata included.
@@ -155,7 +157,7 @@ func kernelObjects(t *testing.T, dir string) (all ids) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		all.links, all.programs = append(all.links, info.ID), append(all.programs, info.Program)
+		all.tables, all.programs = append(all.tables, info.ID), append(all.programs, info.Program)
 		_ = iter.Close()
 	}
 	links, err := pinnedLinks(dir)
@@ -197,7 +199,7 @@ func (all ids) left() (left []string) {
 			_ = m.Close()
 		}
 	}
-	for _, id := range all.links {
+	for _, id := range slices.Concat(all.links, all.tables) {
 		if l, err := link.NewFromID(id); err == nil {
 			left = append(left, fmt.Sprint("link ", id))
 			_ = l.Close()

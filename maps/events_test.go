@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"github.com/cilium/ebpf"
+
+	"github.com/ikepulse/ikepulse/bpf"
 )
 
 // receive lets the real program see a datagram that came to the set's gateway.
@@ -15,6 +17,11 @@ func receive(t *testing.T, s *Set, tuple Tuple, payload []byte) {
 	t.Helper()
 	spec, err := SpecFor(s.Meta)
 	if err != nil {
+		t.Fatal(err)
+	}
+	near := s.handles.Near.MaxEntries()
+	spec.Maps[bpf.MapNear].MaxEntries = near
+	if err := spec.Variables[bpf.VarSlotMask].Set(near*uint32(bpf.NearWays) - 1); err != nil {
 		t.Fatal(err)
 	}
 	var program struct {

@@ -23,6 +23,7 @@ type Handles struct {
 	Hot    *ebpf.Map     `ebpf:"ikepulse_hot"`
 	SAs    *ebpf.Map     `ebpf:"ikepulse_sas"`
 	Peers  *ebpf.Map     `ebpf:"ikepulse_peers"`
+	Near   *ebpf.Map     `ebpf:"ikepulse_near"`
 	Follow *ebpf.Map     `ebpf:"ikepulse_follow"`
 	Locals *ebpf.Map     `ebpf:"ikepulse_locals"`
 	Stats  *ebpf.Map     `ebpf:"ikepulse_stats"`
@@ -45,7 +46,7 @@ func (h *Handles) Maps() map[string]*ebpf.Map {
 func (h *Handles) maps() map[string]**ebpf.Map {
 	return map[string]**ebpf.Map{
 		bpf.MapHot: &h.Hot, bpf.MapSAs: &h.SAs, bpf.MapPeers: &h.Peers,
-		bpf.MapFollow: &h.Follow,
+		bpf.MapNear: &h.Near, bpf.MapFollow: &h.Follow,
 		bpf.MapLocals: &h.Locals, bpf.MapStats: &h.Stats,
 		bpf.MapBudget: &h.Budget, bpf.MapEvents: &h.Events, bpf.MapMeta: &h.Meta,
 	}
@@ -80,8 +81,9 @@ func LoadPinned(dir string, readOnly bool) (Handles, error) {
 	err := func() (err error) {
 		for name, m := range h.maps() {
 			// A read-only descriptor cannot be mapped shared, not even to
-			// read: hot is guarded by its mapping instead.
-			opts := &ebpf.LoadPinOptions{ReadOnly: readOnly && name != bpf.MapHot}
+			// read: these are guarded by their mappings instead.
+			mapped := name == bpf.MapHot || name == bpf.MapNear
+			opts := &ebpf.LoadPinOptions{ReadOnly: readOnly && !mapped}
 			if *m, err = ebpf.LoadPinnedMap(filepath.Join(dir, name), opts); err != nil {
 				return fmt.Errorf("opening the pin of %s: %w", name, err)
 			}
@@ -159,14 +161,18 @@ func open(h Handles, writable bool) (*Set, error) {
 	if err != nil {
 		return nil, err
 	}
+	near, err := newNear(h.Near, writable)
+	if err != nil {
+		return nil, errors.Join(err, hot.Close())
+	}
 	return &Set{
 		Ledger: Ledger{Hot: hot, Clock: clock},
-		SAs:    &SAs{h.SAs}, Peers: &Peers{m: h.Peers}, Locals: &Locals{h.Locals},
+		SAs:    &SAs{h.SAs}, Peers: &Peers{m: h.Peers, near: near}, Locals: &Locals{h.Locals},
 		Stats: &Stats{h.Stats}, Meta: meta, handles: h,
 	}, nil
 }
 
 // Close unmaps and closes everything; no view may be used any more.
 func (s *Set) Close() error {
-	return errors.Join(s.Hot.Close(), s.handles.Close())
+	return errors.Join(s.Hot.Close(), s.Peers.near.close(), s.handles.Close())
 }

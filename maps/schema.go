@@ -21,6 +21,7 @@ func Spec(capacity int) (*ebpf.CollectionSpec, error) {
 	for _, name := range []string{bpf.MapHot, bpf.MapSAs, bpf.MapPeers} {
 		spec.Maps[name].MaxEntries = entries
 	}
+	spec.Maps[bpf.MapNear].MaxEntries = max(entries/uint32(bpf.NearWays), 1)
 	spec.Maps[bpf.MapFollow].MaxEntries = 1
 	return spec, nil
 }

@@ -418,36 +418,46 @@ func TestPeersKeepStamps(t *testing.T) {
 	if err := s.Peers.Acquire(behind, true); err != nil {
 		t.Fatal(err)
 	}
-	stamped := bpf.PeerEntry{
-		Owners: 1, Flags: bpf.PeerNATted,
-		KeepaliveTick: 77, AnswerTick: 76, Keepalives: 12, Answers: 3,
-	}
-	if err := s.Peers.m.Put(behind.key(), stamped); err != nil {
+	at := s.Peers.near.home(behind) * wordsPerNear
+	s.Peers.near.words.store(at+2, 76<<32|77)
+	s.Peers.near.words.store(at+3, 3<<32|12)
+	keepStamps(t, s, behind)
+
+	six := Tuple{netip.MustParseAddrPort("[2001:db8::1]:4500"), netip.MustParseAddrPort("[2001:db8::9]:24884")}
+	stamped := bpf.PeerEntry{Owners: 1, Mapping: bpf.Mapping{
+		Flags: bpf.PeerNATted, KeepaliveTick: 77, AnswerTick: 76, Keepalives: 12, Answers: 3,
+	}}
+	if err := s.Peers.m.Put(six.key(), stamped); err != nil {
 		t.Fatal(err)
 	}
-	want := Peer{Tuple: behind, Owners: 1, NATted: true, KeepaliveTick: 77, AnswerTick: 76, Keepalives: 12, Answers: 3}
+	keepStamps(t, s, six)
+}
+
+func keepStamps(t *testing.T, s *Set, tuple Tuple) {
+	t.Helper()
+	want := Peer{Tuple: tuple, Owners: 1, NATted: true, KeepaliveTick: 77, AnswerTick: 76, Keepalives: 12, Answers: 3}
 	for _, c := range []struct {
 		change func() error
 		owners uint32
 	}{
-		{func() error { return s.Peers.Acquire(behind, false) }, 2},
-		{func() error { return s.Peers.Release(behind) }, 1},
+		{func() error { return s.Peers.Acquire(tuple, false) }, 2},
+		{func() error { return s.Peers.Release(tuple) }, 1},
 	} {
 		if err := c.change(); err != nil {
 			t.Fatal(err)
 		}
 		want.Owners = c.owners
-		if got, _, err := s.Peers.Get(behind); got != want || err != nil {
+		if got, _, err := s.Peers.Get(tuple); got != want || err != nil {
 			t.Errorf("got %+v, want %+v (%v)", got, want, err)
 		}
 	}
-	if err := s.Peers.Release(behind); err != nil {
+	if err := s.Peers.Release(tuple); err != nil {
 		t.Fatal(err)
 	}
-	if _, ok, err := s.Peers.Get(behind); ok || err != nil {
+	if _, ok, err := s.Peers.Get(tuple); ok || err != nil {
 		t.Errorf("still there after its last owner: %v, %v", ok, err)
 	}
-	if err := s.Peers.Release(behind); !errors.Is(err, ebpf.ErrKeyNotExist) {
+	if err := s.Peers.Release(tuple); !errors.Is(err, ebpf.ErrKeyNotExist) {
 		t.Errorf("released once too often: %v", err)
 	}
 }

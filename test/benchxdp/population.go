@@ -83,7 +83,7 @@ func (r *rig) populate(members int) (*population, error) {
 			return nil, err
 		}
 	}
-	for _, name := range []string{bpf.MapSAs, bpf.MapPeers, bpf.MapLocals} {
+	for _, name := range []string{bpf.MapSAs, bpf.MapPeers, bpf.MapNear, bpf.MapLocals} {
 		if p.others[name], err = r.newMap(spec.Maps[name]); err != nil {
 			return nil, err
 		}
@@ -107,6 +107,7 @@ func (p *population) fill() error {
 	hashKeys := make([]benchTextbookKey, p.members)
 	peerKeys := make([]bpf.PeerKey, p.members)
 	peers := make([]bpf.PeerEntry, p.members)
+	near := newBuckets(p.members)
 	one := tuple(gatewayAddr, 0)
 	dst := binary.NativeEndian.Uint32(gatewayAddr.AsSlice())
 	for i := range slots {
@@ -116,7 +117,7 @@ func (p *population) fill() error {
 		limit[i] = benchLimitEntry{Spi: spi}
 		hashKeys[i] = benchTextbookKey{Spi: spi, Dst: dst}
 		peerKeys[i] = tuple(gatewayAddr, uint32(i))
-		peers[i] = bpf.PeerEntry{Owners: 1, Flags: bpf.PeerNATted}
+		peers[i] = near.add(peerKeys[i])
 	}
 	local := bpf.LocalKey{Address: gatewayAddr.As16()}
 	if err := p.others[bpf.MapLocals].Put(local, uint32(0)); err != nil {
@@ -131,12 +132,47 @@ func (p *population) fill() error {
 		{p.limit, slots, limit},
 		{p.hash, hashKeys, make([]benchTextbookEntry, p.members)},
 		{p.others[bpf.MapPeers], peerKeys, peers},
+		{p.others[bpf.MapNear], near.numbers(), near},
 	} {
 		if _, err := batch.to.BatchUpdate(batch.keys, batch.values, nil); err != nil {
 			return fmt.Errorf("filling %v: %w", batch.to, err)
 		}
 	}
 	return nil
+}
+
+// buckets are the product's, filled as it fills them.
+type buckets []bpf.NearBucket
+
+func newBuckets(members int) buckets {
+	return make(buckets, max(maps.Entries(members)/bpf.NearWays, 1))
+}
+
+func (b buckets) numbers() []uint32 {
+	all := make([]uint32, len(b))
+	for i := range all {
+		all[i] = uint32(i)
+	}
+	return all
+}
+
+// add puts a natted peer's tuple into its bucket, and returns what peers has
+// of it.
+func (b buckets) add(key bpf.PeerKey) bpf.PeerEntry {
+	mapping := bpf.Mapping{Flags: bpf.PeerNATted}
+	index := key.Hash() & uint32(len(b)-1)
+	for way := range b[index].Entries {
+		e := &b[index].Entries[way]
+		if e.LocalPort != 0 {
+			continue
+		}
+		e.Peer, e.Local = binary.NativeEndian.Uint32(key.Peer[12:]), binary.NativeEndian.Uint32(key.Local[12:])
+		e.PeerPort, e.LocalPort = key.PeerPort, key.LocalPort
+		e.Mapping.Flags |= bpf.PeerNATted
+		return bpf.PeerEntry{Owners: 1, Place: index*uint32(bpf.NearWays) + uint32(way) + 1}
+	}
+	b[index].Entries[0].Mapping.Flags += 1 << bpf.NearSpilledShift
+	return bpf.PeerEntry{Owners: 1, Mapping: mapping}
 }
 
 func (p *population) String() string {

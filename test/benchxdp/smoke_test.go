@@ -84,7 +84,7 @@ func left(t *testing.T, p *population, c config) {
 	leftByKeepalives(t, p, c)
 }
 
-// leftByKeepalives finds each keepalive and each answer in its tuple's entry.
+// leftByKeepalives finds each keepalive and each answer in its tuple's mapping.
 func leftByKeepalives(t *testing.T, p *population, c config) {
 	const rounds = 3
 	var keepalives, answers uint64
@@ -93,11 +93,19 @@ func leftByKeepalives(t *testing.T, p *population, c config) {
 		if err := p.others[bpf.MapPeers].Lookup(tuple(gatewayAddr, uint32(i)), &entry); err != nil {
 			t.Fatal(err)
 		}
-		if entry.Keepalives == 0 || entry.Answers == 0 {
-			t.Errorf("tuple %d: %d keepalives, %d answers", i, entry.Keepalives, entry.Answers)
+		mapping := entry.Mapping
+		if entry.Place != 0 {
+			var bucket bpf.NearBucket
+			if err := p.others[bpf.MapNear].Lookup((entry.Place-1)/uint32(bpf.NearWays), &bucket); err != nil {
+				t.Fatal(err)
+			}
+			mapping = bucket.Entries[(entry.Place-1)%uint32(bpf.NearWays)].Mapping
 		}
-		keepalives += entry.Keepalives
-		answers += entry.Answers
+		if mapping.Keepalives == 0 || mapping.Answers == 0 {
+			t.Errorf("tuple %d: %d keepalives, %d answers", i, mapping.Keepalives, mapping.Answers)
+		}
+		keepalives += uint64(mapping.Keepalives)
+		answers += uint64(mapping.Answers)
 	}
 	each := uint64(rounds * (c.repeat + c.liveFrames)) // in memory and on the link
 	want := 2 * each                                   // absorbed and answered
