@@ -19,7 +19,7 @@ type Event struct {
 	Time time.Time `json:"time"`
 	// Kind is "connecting", "nat_detected", "established", "child_up",
 	// "child_gone", "probe_sent", "retransmit", "probe_answered", "moved",
-	// "unanswered" or "closed".
+	// "drift", "unanswered" or "closed".
 	Kind string `json:"event"`
 	// Seq counts the events of a shard without gaps: what is missing was
 	// dropped on the way.
@@ -30,6 +30,7 @@ type Event struct {
 	Role        string         `json:"role"`
 	Local       netip.AddrPort `json:"local"`
 	Remote      netip.AddrPort `json:"remote"`
+	From        netip.AddrPort `json:"from,omitzero"` // of "drift": where a packet came from that nobody has verified
 	LocalNATted bool           `json:"local_natted"`
 	PeerNATted  bool           `json:"peer_natted"`
 	SPI         string         `json:"spi"`
@@ -56,7 +57,7 @@ type EventChild struct {
 func newEvent(ev shard.Event) Event {
 	out := Event{Time: time.Now(), Kind: strings.ReplaceAll(ev.Kind.String(), " ", "_"), Shard: ev.Shard, Seq: ev.Seq,
 		Connection: ev.Conn, Peer: clip(ev.Peer.String()), Role: shard.RoleName(ev.Role), Local: ev.Path.Local,
-		Remote: ev.Path.Remote, LocalNATted: ev.LocalNAT, PeerNATted: ev.PeerNAT, SPI: fmt.Sprintf("%016x", ev.SPI),
+		Remote: ev.Path.Remote, From: ev.From, LocalNATted: ev.LocalNAT, PeerNATted: ev.PeerNAT, SPI: fmt.Sprintf("%016x", ev.SPI),
 		Try: ev.Try, SilentMS: ev.IdleFor.Milliseconds()}
 	if ev.PeerSPI != 0 {
 		out.PeerSPI, out.Suite = fmt.Sprintf("%016x", ev.PeerSPI), ev.Suite

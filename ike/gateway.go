@@ -13,6 +13,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"log/slog"
+	"net/netip"
 	"runtime"
 	"time"
 
@@ -118,6 +119,20 @@ func (g *Gateway) Deliver(ike, esp []Packet) {
 // Transmit takes a copy of one inner packet that a tunnel of that shard is to
 // carry, and has that shard's data plane send it.
 func (g *Gateway) Transmit(shard int, inner []byte) { g.group.DeliverInner(shard, inner) }
+
+// Drifted tells that a packet with this inbound SPI came from another address or
+// port than the tunnel's packets so far, as seen by somebody who cannot tell
+// whether it is authentic. It moves nothing. The peer is asked for a sign of
+// life once in a while, unless his DPD is off; a hint of a tunnel that is not
+// there, or that is being asked or deleted, changes nothing.
+//
+// The question goes to the peer's endpoint, which is that of the last authentic
+// packet (RFC 7296 §2.23), and to no other: a copy to from would let whoever
+// knows an SPI have us send to an address of his choice. It is not needed
+// either. Where a NAT has given the peer another mapping, the packet itself
+// moves the endpoint as soon as the data plane has authenticated it, and a
+// question that is still open then goes there at once.
+func (g *Gateway) Drifted(spi uint32, from netip.AddrPort) { g.group.Drifted(spi, from) }
 
 // Initiate brings a connection's tunnel up, and waits until it is up or has
 // failed. Where it has brought one up before that lives, it does nothing.

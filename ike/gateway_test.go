@@ -82,6 +82,51 @@ level=DEBUG msg="probe answered" connection=roadwarriors peer=anna@example.org r
 	})
 }
 
+// TestDrift: a hint that packets come from elsewhere is told with that place.
+func TestDrift(t *testing.T) {
+	inBubble(t, func(t *testing.T, l *link) {
+		one := gatewayConfig()
+		one.Shards = 1 // its edges would have every SPI in the first
+		gateway, client := l.end(t, one), l.end(t, clientConfig())
+		if err := client.gateway.Initiate(context.Background(), "home"); err != nil {
+			t.Fatal(err)
+		}
+		sas, err := gateway.gateway.SAs(context.Background())
+		if err != nil || len(sas) != 1 {
+			t.Fatalf("%+v %v", sas, err)
+		}
+		var spi uint32
+		if _, err := fmt.Sscanf(sas[0].InSPI, "%08x", &spi); err != nil {
+			t.Fatal(err)
+		}
+		gateway.logged()
+		gateway.gateway.Drifted(spi, netip.MustParseAddrPort("203.0.113.9:4500"))
+		time.Sleep(time.Second)
+		const want = `level=DEBUG msg=drift connection=roadwarriors peer=anna@example.org remote=10.7.0.2:500 spi=SPI from=203.0.113.9:4500
+level=DEBUG msg="probe sent" connection=roadwarriors peer=anna@example.org remote=10.7.0.2:500 spi=SPI
+level=DEBUG msg="probe answered" connection=roadwarriors peer=anna@example.org remote=10.7.0.2:500 spi=SPI
+`
+		if got := gateway.logged(); got != want {
+			t.Errorf("logged\n%s", got)
+		}
+		gateway.stop()
+		told := 0
+		for ev := range gateway.events {
+			text, err := json.Marshal(ev)
+			place := strings.Contains(string(text), `"remote":"10.7.0.2:500","from":"203.0.113.9:4500",`)
+			if err != nil || place != (ev.Kind == "drift") || strings.Contains(string(text), `"from"`) != place {
+				t.Errorf("%s %v", text, err)
+			}
+			if place {
+				told++
+			}
+		}
+		if told != 1 {
+			t.Errorf("it was told %d times", told)
+		}
+	})
+}
+
 func TestEvents(t *testing.T) {
 	inBubble(t, func(t *testing.T, l *link) {
 		gateway, client := l.end(t, gatewayConfig()), l.end(t, clientConfig())

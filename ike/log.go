@@ -17,6 +17,7 @@ const (
 	keyConn    = "connection"
 	keyLocal   = "local"
 	keyRemote  = "remote"
+	keyFrom    = "from"
 	keySPI     = "spi"
 	keySuite   = "suite"
 	keyRole    = "role"
@@ -93,7 +94,7 @@ func (l *eventLog) mayShow(now time.Time) bool {
 // exchanges within one are debug.
 func levelOf(ev shard.Event) slog.Level {
 	switch ev.Kind {
-	case sa.ProbeSent, sa.Retransmit, sa.ProbeAnswered, sa.Unanswered:
+	case sa.ProbeSent, sa.Retransmit, sa.ProbeAnswered, sa.Drift, sa.Unanswered:
 		return slog.LevelDebug
 	case sa.Closed:
 		switch ev.Reason {
@@ -132,6 +133,8 @@ func attrs(e Event, ev shard.Event) []slog.Attr {
 		as = append(as, slog.String(keyRole, e.Role), slog.String(keySuite, e.Suite))
 	case sa.Retransmit, sa.Unanswered:
 		as = append(as, slog.Int(keyTry, e.Try))
+	case sa.Drift:
+		as = append(as, slog.Any(keyFrom, e.From))
 	}
 	if c := e.Child; c != nil {
 		as = append(as, slog.String(keyInSPI, c.InSPI), slog.String(keyOutSPI, c.OutSPI), slog.Any(keyLocalTS, c.LocalTS),

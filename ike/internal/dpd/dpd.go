@@ -82,6 +82,8 @@ const (
 	PeriodPassed                  // Probe: the mode is Periodic
 	Suppressed                    // Probe: MaxSuppress without an IKE round trip
 	Unanswered                    // Dead: no answer to any try
+	Elsewhere                     // Probe: packets came from another place
+	TooSoon                       // Wait: they did so a while ago, too
 )
 
 // Verdict is the answer of Judge.

@@ -94,7 +94,7 @@ func TestNoLimits(t *testing.T) {
 
 func TestNames(t *testing.T) {
 	for _, c := range []struct{ got, want string }{
-		{Off.String(), "off"}, {Dead.String(), "dead"}, {Unanswered.String(), "unanswered"}, {Suppressed.String(), "max_suppress"},
+		{Off.String(), "off"}, {TooSoon.String(), "too_soon"}, {Dead.String(), "dead"}, {Unanswered.String(), "unanswered"}, {Suppressed.String(), "max_suppress"},
 	} {
 		if c.got != c.want {
 			t.Errorf("%q, want %q", c.got, c.want)

@@ -10,5 +10,5 @@ func (a Action) String() string {
 
 func (r Reason) String() string {
 	return [...]string{"alive", "off", "in_progress", "nothing_sent", "idle", "unauthenticated", "periodic",
-		"max_suppress", "unanswered"}[r]
+		"max_suppress", "unanswered", "elsewhere", "too_soon"}[r]
 }

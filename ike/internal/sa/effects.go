@@ -159,6 +159,7 @@ const (
 	Retransmit                         // an outstanding request was sent again; Try counts
 	ProbeAnswered                      // the answer to a probe
 	Moved                              // the peer's endpoint has changed
+	Drift                              // a packet with its SPI came from elsewhere, and nobody has verified it
 	Unanswered                         // all tries of the outstanding request are used up
 	Closed                             // the SA is gone; Reason says why
 )
@@ -170,6 +171,7 @@ type Event struct {
 	Notify wire.NotifyType
 	Try    int
 	Path   Path
+	From   netip.AddrPort // for Drift
 	Child  *ChildSA
 	Err    error // for Closed by a local failure
 }
@@ -197,7 +199,7 @@ func (r Reason) String() string {
 
 func (k EventKind) String() string {
 	return [...]string{"none", "connecting", "complaint", "nat detected", "established", "child up", "child gone", "probe sent",
-		"retransmit", "probe answered", "moved", "unanswered", "closed"}[k]
+		"retransmit", "probe answered", "moved", "drift", "unanswered", "closed"}[k]
 }
 
 // Format keeps the keys out of whatever prints a Child SA, even where fmt

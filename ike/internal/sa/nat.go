@@ -91,6 +91,7 @@ func (s *SA) follow(now mono.Time, path Path, out *Effects) {
 	}
 	out.add(report(Event{Kind: Moved, Path: path}))
 	s.unpersisted = true // what is sent next stores it
+	s.resend(now, out)
 }
 
 // rebound follows a peer whose authenticated ESP came from another endpoint.

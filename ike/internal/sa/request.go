@@ -65,6 +65,19 @@ func (s *SA) retransmit(now mono.Time, out *Effects) {
 	}
 }
 
+// resend sends the outstanding request to where the peer is from now on. It has
+// gone to his old endpoint, which may no longer be anybody's; its next
+// retransmission may be a minute away, or none be left. It uses up no try: the
+// waiting goes on as it was. RFC 7296 §2.23
+func (s *SA) resend(now mono.Time, out *Effects) {
+	if !s.Outstanding() {
+		return
+	}
+	s.rec.LastSent = now
+	s.persist(out)
+	out.add(s.send(s.rec.Request))
+}
+
 // probe asks for a sign of life, unless an outstanding request already does.
 // RFC 7296 §2.4
 func (s *SA) probe(now mono.Time, out *Effects) {

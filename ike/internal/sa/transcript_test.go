@@ -4,6 +4,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -100,6 +101,8 @@ func (w *world) command(args []string) {
 		n.lease = nil
 	case "rebind":
 		w.natPort += 1000
+	case "esp": // of the client arrives, authenticated, from the present mapping
+		w.do(w.gateway, Rebound{Path{w.gateway.sa.Path().Local, netip.AddrPortFrom(natAddr, w.natPort)}})
 	case "secret":
 		n.env.Policy = NewPolicy([]*Conn{n.conn}, []Secret{{pattern("%any"), []byte(strings.Join(args[2:], " "))}})
 	case "proposals":

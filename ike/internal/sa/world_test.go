@@ -250,7 +250,8 @@ func (w *world) send(n *node, p wire.Packet) {
 	} else if w.natted {
 		f.packet.Remote = netip.AddrPortFrom(natAddr, w.natPort+p.Local.Port()%2)
 	}
-	if w.drop != nil && w.drop(f) || w.rng.Float64() < w.loss {
+	forgotten := n == w.gateway && w.natted && p.Remote != netip.AddrPortFrom(natAddr, w.natPort) // by the NAT
+	if w.drop != nil && w.drop(f) || forgotten || w.rng.Float64() < w.loss {
 		w.logf("                lost")
 		return
 	}

@@ -12,6 +12,7 @@ const (
 	cDroppedFirst
 	cDroppedESP
 	cDroppedInner
+	cDroppedDrifts
 	cDroppedMessages
 
 	cMalformed // messages that changed nothing
@@ -32,7 +33,11 @@ const (
 	cSent
 	cSendErrors
 
-	cProbes       // sent because of silence
+	cDrifts        // hints that packets came from elsewhere
+	cDriftsUnknown // of no tunnel that is up
+
+	cProbes       // sent because of silence, or of a drift
+	cProbesDrift  // because of a drift
 	cProbesSpared // judgements at which evidence made a probe needless
 
 	cEstablished
@@ -51,11 +56,12 @@ const (
 )
 
 var counterNames = [numCounters]string{
-	"ike_dropped", "ike_first_dropped", "esp_dropped", "inner_dropped", "messages_dropped",
+	"ike_dropped", "ike_first_dropped", "esp_dropped", "inner_dropped", "drifts_dropped", "messages_dropped",
 	"ike_malformed", "ike_other_version", "ike_unknown_spi", "ike_discarded", "answers_limited", "answers_withheld",
 	"cookies_demanded", "half_open_full", "table_full", "handshakes_shed", "key_exchanges_refused",
 	"esp_unknown_spi", "esp_refused", "ike_sent", "ike_send_errors",
-	"probes_sent", "probes_spared",
+	"drifts", "drifts_unknown_spi",
+	"probes_sent", "probes_drift", "probes_spared",
 	"established", "deleted", "dead", "replaced", "auth_failed", "failed",
 	"panics", "reclaimed", "steps_failed", "removals_failed",
 }
@@ -87,6 +93,6 @@ func (s *Shard) counted() counters {
 	c := s.count
 	c[cDroppedIKE], c[cDroppedFirst] = s.ike.drops(), s.first.drops()
 	c[cDroppedESP], c[cDroppedInner] = s.esp.drops(), s.inner.drops()
-	c[cDroppedMessages] = s.mail.drops()
+	c[cDroppedDrifts], c[cDroppedMessages] = s.drift.drops(), s.mail.drops()
 	return c
 }

@@ -256,6 +256,7 @@ func TestNobodyWaits(t *testing.T) {
 		g.DeliverIKE(packetsTo(s, clientAddr+":500", make([]byte, 16), first, known))
 		g.DeliverESP(packetsTo(s, clientAddr+":4500", make([]byte, 100), make([]byte, 3)))
 		g.DeliverInner(0, make([]byte, 100))
+		g.Drifted(7, elsewhere)
 	}
 	c := g.shards[0].counted()
 	other := g.shards[1].counted()
@@ -263,7 +264,7 @@ func TestNobodyWaits(t *testing.T) {
 		c[i] += other[i]
 	}
 	if c[cDroppedIKE] != each-ikeInboxPackets || c[cDroppedFirst] != each-firstPackets || c[cDroppedESP] != each-espInboxPackets ||
-		c[cDroppedInner] != each-espInboxPackets || g.undeliverable.Load() != 2*each {
+		c[cDroppedInner] != each-espInboxPackets || c[cDroppedDrifts] != each-driftPackets || g.undeliverable.Load() != 2*each {
 		t.Errorf("dropped %v; %d undeliverable", c[:cMalformed], g.undeliverable.Load())
 	}
 	ctx, cancel := context.WithCancel(context.Background())

@@ -1,11 +1,13 @@
 package shard
 
 import (
+	"encoding/binary"
 	"time"
 
 	"github.com/ikepulse/ikepulse/ike/internal/dpd"
 	"github.com/ikepulse/ikepulse/ike/internal/mono"
 	"github.com/ikepulse/ikepulse/ike/internal/sa"
+	"github.com/ikepulse/ikepulse/ike/internal/wire"
 )
 
 // onDeadline carries out what is due of an SA: its own timers first, since they
@@ -41,6 +43,32 @@ func (s *Shard) check(now mono.Time, e *entry) {
 		if v.Why == dpd.Alive {
 			s.count[cProbesSpared]++
 		}
+	}
+}
+
+// onDrift takes up a hint that packets of an SA come from elsewhere. It moves
+// nothing, and nothing goes there. If the packet was the peer's, the data plane
+// has authenticated it or is about to; that moves the SA, and the probe with
+// it. If not, the peer answers from where he was.
+func (s *Shard) onDrift(now mono.Time, p wire.Packet) {
+	defer s.contain(now)
+	s.count[cDrifts]++
+	e := s.table.byChild[binary.BigEndian.Uint32(p.Data)]
+	if e == nil || e.sa.State() != sa.Up {
+		s.count[cDriftsUnknown]++
+		return
+	}
+	s.begin(e)
+	v := dpd.Drifted(now, s.conf.Tunnels[e.sa.Conn().Index].DPD, s.evidence(e), e.driftAt)
+	if v.Why == dpd.TooSoon {
+		return
+	}
+	e.driftAt = now
+	s.report(now, e, sa.Event{Kind: sa.Drift, Path: e.sa.Path(), From: p.Remote})
+	if v.Action == dpd.Probe {
+		s.count[cProbes]++
+		s.count[cProbesDrift]++
+		s.do(now, e, sa.Probe{})
 	}
 }
 

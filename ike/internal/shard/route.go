@@ -39,16 +39,35 @@ func (g *Group) DeliverESP(packets []wire.Packet) {
 			g.undeliverable.Add(1)
 			continue
 		}
-		owner := g.conf.Edges.ESPShard(binary.BigEndian.Uint32(p.Data))
-		if owner < 0 || owner >= len(g.shards) {
-			g.undeliverable.Add(1)
-			continue
-		}
-		s := g.shards[owner]
-		if s.esp.put(p) {
+		if s := g.espOwner(binary.BigEndian.Uint32(p.Data)); s != nil && s.esp.put(p) {
 			s.rouse()
 		}
 	}
+}
+
+// Drifted takes the word of somebody who sees packets before they are
+// authenticated: one with this inbound SPI came from elsewhere than those
+// before. As with DeliverESP nobody waits.
+func (g *Group) Drifted(spi uint32, from netip.AddrPort) {
+	s := g.espOwner(spi)
+	if s == nil {
+		return
+	}
+	// It is what is known of the packet.
+	if s.drift.put(wire.Packet{Remote: from, Data: binary.BigEndian.AppendUint32(nil, spi)}) {
+		s.rouse()
+	}
+}
+
+// espOwner is the shard that an inbound SPI belongs to. One that would be
+// nobody's is counted, and has none.
+func (g *Group) espOwner(spi uint32) *Shard {
+	owner := g.conf.Edges.ESPShard(spi)
+	if owner < 0 || owner >= len(g.shards) {
+		g.undeliverable.Add(1)
+		return nil
+	}
+	return g.shards[owner]
 }
 
 // DeliverInner takes one packet that a tunnel of that shard is to carry.

@@ -65,7 +65,8 @@ func TestESPOwnerOutOfRange(t *testing.T) {
 		g := w.still(2)
 		g.conf.Edges.ESPShard = func(uint32) int { return owner }
 		g.DeliverESP([]wire.Packet{{Data: make([]byte, 100)}})
-		if g.undeliverable.Load() != 1 {
+		g.Drifted(7, elsewhere)
+		if g.undeliverable.Load() != 2 {
 			t.Errorf("owner %d was taken", owner)
 		}
 	}
@@ -219,11 +220,12 @@ func TestTurnTakesShares(t *testing.T) {
 		s.group.DeliverIKE([]wire.Packet{{Data: first.Append(nil)}, {Data: known.Append(nil)}})
 		s.group.DeliverESP([]wire.Packet{{Data: make([]byte, 20)}})
 		s.group.DeliverInner(0, make([]byte, 20))
+		s.group.Drifted(7, elsewhere)
 	}
 	for turns := 1; s.turn(w.now()); turns++ {
 		calls := s.edges.Sender.(*site).calls
 		if s.count[cUnknownSPI] != 1000 || s.count[cDiscarded] != uint64(share*turns) ||
-			s.count[cUnknownESP] != uint64(share*turns) || calls["Transmit"] != share*turns {
+			s.count[cUnknownESP] != uint64(share*turns) || s.count[cDriftsUnknown] != uint64(share*turns) || calls["Transmit"] != share*turns {
 			t.Fatalf("after turn %d: %v, %d sealed", turns, s.count, calls["Transmit"])
 		}
 	}

@@ -27,6 +27,7 @@ type Shard struct {
 	first stream // messages that would begin one
 	esp   stream // ESP from the peers
 	inner stream // packets that are to be sealed
+	drift stream // SPIs whose packets came from elsewhere
 	mail  mailbox
 	wake  chan struct{} // holds one: there is something to do
 
@@ -66,6 +67,8 @@ const (
 	firstBytes      = 1 << 20
 	espInboxPackets = 4096
 	espInboxBytes   = 8 << 20
+	driftPackets    = 4096 // as many peers as may lose their mapping at once
+	driftBytes      = driftPackets * 4
 	mailboxMessages = 4096
 )
 
@@ -75,6 +78,7 @@ func newShard(g *Group, index int) *Shard {
 		first: stream{inbox: inbox{maxPackets: firstPackets, maxBytes: firstBytes}},
 		esp:   stream{inbox: inbox{maxPackets: espInboxPackets, maxBytes: espInboxBytes}},
 		inner: stream{inbox: inbox{maxPackets: espInboxPackets, maxBytes: espInboxBytes}},
+		drift: stream{inbox: inbox{maxPackets: driftPackets, maxBytes: driftBytes}},
 		mail:  mailbox{max: mailboxMessages},
 		wake:  make(chan struct{}, 1),
 		seed:  maphash.MakeSeed(),
@@ -125,7 +129,8 @@ func (s *Shard) turn(now mono.Time) (more bool) {
 	s.first.some(share, func(p wire.Packet) { s.onIKE(now, p) })
 	s.esp.some(share, func(p wire.Packet) { s.onESP(now, p) })
 	s.inner.some(share, func(p wire.Packet) { s.onInner(now, p.Data) })
-	return s.first.waiting() || s.esp.waiting() || s.inner.waiting()
+	s.drift.some(share, func(p wire.Packet) { s.onDrift(now, p) })
+	return s.first.waiting() || s.esp.waiting() || s.inner.waiting() || s.drift.waiting()
 }
 
 // sleep waits for something to do.

@@ -22,6 +22,7 @@ type entry struct {
 	heard   mono.Time // newest ESP that proved life, at the last judgement
 	checkAt mono.Time // when to judge whether the peer lives; 0: not yet, or never
 	moveAt  mono.Time // no Rebound before this
+	driftAt mono.Time // when a drift was last taken up
 	reason  sa.Reason // of its end
 }
 
