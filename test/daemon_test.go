@@ -164,7 +164,9 @@ type status struct {
 		Keepalives uint64         `json:"keepalives"`
 	} `json:"sockets"`
 	XDP *struct {
-		SPIs        int `json:"spis"`
+		SPIs        int    `json:"spis"`
+		Events      uint64 `json:"events"`
+		EventsLost  uint64 `json:"events_lost"`
 		Attachments []struct {
 			Interface string `json:"interface"`
 			Mode      string `json:"mode"`

@@ -17,7 +17,8 @@ func eventsCommand(e env) *cli.Command {
 		Name: "events", Category: "Look", Usage: "what happens from now on, as it happens",
 		UsageText: "[--json]",
 		Description: `Ends with Ctrl-C or with the daemon. A reader who is too slow misses events; their
-numbers (seq) show it.
+numbers (seq) show it. A drift is a packet with the SPI of a tunnel that came from
+elsewhere, and that nobody had verified: it proves nothing until "moved" follows.
 
 Example: ikepulse events --json | jq 'select(.event == "closed")'`,
 		Flags: []cli.Flag{&cli.BoolFlag{Name: "json", Usage: "print a line of JSON for each"}},

@@ -82,14 +82,14 @@ func xdp(attached ...gateway.Attachment) *gateway.XDP {
 			{Name: "esp_udp_unknown", Frames: 10, Verdict: "pass"}, {Name: "esp_unknown", Frames: 4, Verdict: "pass"},
 			{Name: "keepalive_answered", Frames: 2476, Verdict: "tx"}, {Name: "keepalive_absorbed", Verdict: "drop"},
 			{Name: "keepalive_limited", Frames: 3, Verdict: "drop"}, {Name: "stranger_dropped", Frames: 2, Verdict: "drop"},
-		}}
+		}, Events: 5}
 }
 
 var eth0 = gateway.Attachment{Interface: "eth0", Mode: "native", ProgramID: 314, AttachedMS: ms(41 * day)}
 
 func status(t *testing.T, state string, x *gateway.XDP, problems ...string) *gateway.Status {
 	return &gateway.Status{Instance: "default", State: state, Problems: problems, XDP: x, Daemon: &gateway.Daemon{
-		Version: "0.1.0", PID: 4121,
+		Version: "0.1.0", PID: 4121, XDPEvents: &gateway.Events{Drift: 3, Stranger: 2},
 		Dataplane: gateway.Dataplane{Kind: "userspace", Interface: "ikepulse", Counters: map[string]uint64{"in": 811000, "out": 790214, "icv": 0}},
 		Sockets: []gateway.Socket{{Local: addrPort("198.51.100.1:500"), IKE: 99742, Sent: 99740},
 			{Local: addrPort("198.51.100.1:4500"), IKE: 99801, ESP: 812007, Sent: 889971}},
@@ -154,7 +154,7 @@ func saRows() []saRow {
 			UpMS: ms(6*day + 2*time.Hour), IdleMS: ms(0),
 			Liveness: ike.Liveness{ProofMS: ms(15 * time.Second), Proof: "ike", Outstanding: true, Tries: 1, MaxTries: 5, Alarm: "unauthenticated"}},
 		{Peer: "\x1b[2Jevil\n@example.org", From: addrPort("[2001:db8::9]:4500"), InSPI: "00c00001", OutSPI: "00000100", UpMS: ms(11 * time.Minute)},
-		{From: addrPort("198.18.4.20:19004"), InSPI: "5e00aa31", IdleMS: ms(4 * time.Second)},
+		{From: addrPort("198.18.4.20:19004"), InSPI: "5e00aa31", IdleMS: ms(4 * time.Second), Liveness: ike.Liveness{Alarm: "moved"}},
 	}
 }
 
@@ -209,6 +209,7 @@ func TestRenderEvents(t *testing.T) {
 		`"event": "established", "peer": "anna@example.org", "connection": "rw", "suite": "aes256gcm16-prfsha384-x25519"}`,
 		`"event": "child_up", "peer": "anna@example.org", "connection": "rw", "child": {"spi_in": "4a01f3c2", "spi_out": "c77b0e15",
 			"suite": "aes256gcm16-esn", "local_ts": ["10.0.0.0/8"], "remote_ts": ["10.99.0.1/32"]}}`,
+		`"event": "drift", "peer": "anna@example.org", "connection": "rw", "from": "198.18.4.20:19004"}`,
 		`"event": "retransmit", "peer": "anna@example.org", "connection": "rw", "try": 3}`,
 		`"event": "closed", "peer": "anna@example.org", "connection": "rw", "reason": "dead", "silent_ms": 195000}`,
 		`"event": "closed", "peer": "evil\n\u001b[2J", "reason": "refused", "notify": "NO_PROPOSAL_CHOSEN", "error": "a\nb"}`,

@@ -233,6 +233,8 @@ func renderEvent(w io.Writer, e ike.Event) error {
 		add("%s", plain(e.Suite))
 	case e.Try > 0:
 		add("try %d", e.Try)
+	case e.From.IsValid():
+		add("a packet from %s", origin(e.From))
 	}
 	if e.Reason != "" {
 		add("%s", e.Reason)

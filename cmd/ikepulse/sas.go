@@ -20,8 +20,10 @@ func sasCommand(e env) *cli.Command {
 		Name: "sas", Category: "Look", Usage: "the tunnels: a line an inbound SPI",
 		UsageText: "[--sort KEY] [--limit N] [--alarm] [--json]",
 		Description: `IDLE is how long nothing was seen with the SPI, authentic or not; PROOF how long
-ago the peer proved that he lives, and by what; NEXT what happens then. Without
-the daemon the pins tell what they know.
+ago the peer proved that he lives, and by what; NEXT what happens then. ALARM is
+"unauthenticated" where packets come and none proves anything, "moved" where some
+came from another address within the last minute. Without the daemon the pins
+tell what they know.
 
 Example: ikepulse sas --sort proof --limit 10`,
 		Flags: []cli.Flag{
@@ -77,7 +79,7 @@ func sasOf(c *cli.Context) (rows []saRow, err error) {
 		list, err := gateway.TrackedSAs(loaded.Maps())
 		for _, s := range list {
 			rows = append(rows, saRow{From: s.Remote, InSPI: s.InSPI, IdleMS: s.IdleMS,
-				Liveness: ike.Liveness{ProofMS: s.ProofMS, Proof: s.Proof}, source: s})
+				Liveness: ike.Liveness{ProofMS: s.ProofMS, Proof: s.Proof, Alarm: s.Alarm}, source: s})
 		}
 		return err
 	})

@@ -15,7 +15,8 @@ func statsCommand(e env) *cli.Command {
 		Name: "stats", Category: "XDP", Usage: "every counter: frames by reason, sockets, IKE",
 		UsageText: "[--all] [--rate TIME | --watch TIME] [--json]",
 		Description: `XDP's counters are kept from when it was loaded, the daemon's from its start;
-those that are 0 are left out. Works without the daemon, from the pins.
+those that are 0 are left out. Works without the daemon, from the pins. Events are
+what XDP tells the daemon of; they are lost while no daemon reads.
 A rate is what a counter gained a second between two readings, by the time that
 passed between them; "reset" is one that began anew meanwhile.
 
@@ -92,9 +93,12 @@ func (o statsOutput) block(rates []rated, at reading) error {
 // whereXDP is the place of the counters that outlive the daemon.
 const whereXDP = "xdp"
 
+// whereEvents is the place of what the daemon has read of XDP's events.
+const whereEvents = "xdp_events"
+
 // stat is one counter, wherever it is kept.
 type stat struct {
-	Where   string `json:"where"` // xdp, ike, dataplane, or a socket's address
+	Where   string `json:"where"` // xdp, xdp_events, ike, dataplane, or a socket's address
 	Name    string `json:"name"`
 	Count   uint64 `json:"count"`
 	Verdict string `json:"verdict,omitempty"` // of XDP's
@@ -107,9 +111,14 @@ func statsOf(st *gateway.Status) []stat {
 		for _, c := range st.XDP.Counters {
 			out = append(out, stat{whereXDP, c.Name, c.Frames, c.Verdict})
 		}
+		out = append(out, stat{whereXDP, "events", st.XDP.Events, ""}, stat{whereXDP, "events_lost", st.XDP.EventsLost, ""})
 	}
 	if st.Daemon == nil {
 		return out
+	}
+	if e := st.XDPEvents; e != nil {
+		out = append(out, stat{whereEvents, "drift", e.Drift, ""}, stat{whereEvents, "stranger", e.Stranger, ""},
+			stat{whereEvents, "old", e.Old, ""})
 	}
 	for _, s := range st.Sockets {
 		at := s.Local.String()

@@ -18,7 +18,7 @@ func (d *daemon) api() control.API {
 		Status:    func(ctx context.Context) (any, error) { return d.status(ctx) },
 		Peers:     func(ctx context.Context) (any, error) { return d.peers(ctx) },
 		SAs:       d.sas,
-		Events:    d.events,
+		Events:    d.tellEvents,
 		Initiate:  d.initiate,
 		Terminate: d.gateway.Terminate,
 		Probe:     d.gateway.Probe,
@@ -28,7 +28,8 @@ func (d *daemon) api() control.API {
 
 func (d *daemon) status(ctx context.Context) (*Status, error) {
 	st := &Status{Instance: d.Names.Instance, State: Healthy,
-		Daemon: &Daemon{Version: d.Version, PID: os.Getpid(), Process: describeProcess(), Dataplane: d.dataplane()}}
+		Daemon: &Daemon{Version: d.Version, PID: os.Getpid(), Process: describeProcess(), Dataplane: d.dataplane(),
+			XDPEvents: d.events.count()}}
 	var err error
 	if st.IKE, err = d.gateway.Status(ctx); err != nil {
 		return nil, err
@@ -68,6 +69,9 @@ func (d *daemon) problems(st *Status) []string {
 	if err := d.clockError.Load(); err != nil {
 		add("the clock of the maps cannot be read: %v", *err)
 	}
+	if err := d.events.problem(); err != nil {
+		add("what XDP tells of cannot be read: %v; a peer whose address has changed is asked no sooner than one who is silent; restart the daemon", err)
+	}
 	for _, s := range d.sockets {
 		if err := s.Bypass(); err != nil {
 			add("%v: a policy of this host may swallow our packets", err)
@@ -103,12 +107,22 @@ func (d *daemon) keepalives() (map[maps.Tuple]*Keepalives, error) {
 	return known, err
 }
 
+// sas are the tunnels, each with the alarm that XDP may have raised.
 func (d *daemon) sas(ctx context.Context) (any, error) {
 	list, err := d.gateway.SAs(ctx)
+	if err != nil {
+		return nil, err
+	}
+	moved, err := d.moved()
+	for i := range list {
+		if list[i].Alarm == "" && moved[list[i].InSPI] {
+			list[i].Alarm = alarmMoved
+		}
+	}
 	return append([]ike.SA{}, list...), err // none are [], not null
 }
 
-func (d *daemon) events(ctx context.Context, started func() error, emit func(any) error) error {
+func (d *daemon) tellEvents(ctx context.Context, started func() error, emit func(any) error) error {
 	events := d.gateway.Events(ctx)
 	if err := started(); err != nil {
 		return err

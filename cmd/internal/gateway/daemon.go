@@ -52,6 +52,7 @@ type daemon struct {
 	endpoints  *udp.Endpoints
 	plane      *tun.Plane
 	gateway    *ike.Gateway
+	events     *events // nil without XDP
 	listener   net.Listener
 	up         bool // open has succeeded
 
@@ -78,7 +79,7 @@ func Run(ctx context.Context, o Options) (err error) {
 // fails before it leaves no trace.
 func (d *daemon) open(ctx context.Context) error {
 	for _, step := range []func(context.Context) error{
-		d.lock, d.findInterfaces, d.openStore, d.loadXDP, d.openSockets, d.openDataplane, d.newGateway, d.listen, d.attach,
+		d.lock, d.findInterfaces, d.openStore, d.loadXDP, d.openSockets, d.openDataplane, d.newGateway, d.openEvents, d.listen, d.attach,
 	} {
 		if err := step(ctx); err != nil {
 			return err
@@ -240,6 +241,8 @@ func (d *daemon) serve(ctx context.Context) error {
 		"clock":          d.keepTime,
 		"XDP":            d.keepAttached,
 		"sight of XDP":   d.keepLooking,
+		"events":         d.readEvents,
+		"lost events":    d.watchLoss,
 	} {
 		parts.Go(func() { // stops when life ends
 			if err := run(life); err != nil {

@@ -34,6 +34,7 @@ type Daemon struct {
 	Dataplane Dataplane  `json:"dataplane"`
 	IKE       ike.Status `json:"ike"`
 	Sockets   []Socket   `json:"sockets"`
+	XDPEvents *Events    `json:"xdp_events,omitempty"` // nil without XDP
 	// Left is where an earlier run's program goes on beside a daemon that
 	// cannot use it.
 	Left []Attachment `json:"left,omitempty"`

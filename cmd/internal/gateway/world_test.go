@@ -112,6 +112,7 @@ func newWorld(t testing.TB, peers int) *world {
 	var err error
 	w.gateway, err = ike.New(ikeConfig(w.Config), edges)
 	w.must(err)
+	w.must(w.openEvents(t.Context()))
 	for i := range peers {
 		w.addPeer(i)
 	}
@@ -177,11 +178,13 @@ func (w *world) run() {
 	peers.Go(func() { _ = w.peers.Run(peersCtx) })
 	rest.Go(func() { w.listenTo(events) })
 	rest.Go(func() { w.talk(ctx) })
-	rest.Go(func() {
-		if err := w.servePlane(ctx); err != nil {
-			w.Error(err)
-		}
-	})
+	for _, serve := range []func(context.Context) error{w.servePlane, w.readEvents} {
+		rest.Go(func() {
+			if err := serve(ctx); err != nil {
+				w.Error(err)
+			}
+		})
+	}
 	w.Cleanup(func() {
 		stop()
 		gateway.Wait()

@@ -23,6 +23,8 @@ type XDP struct {
 	Blind            int          `json:"blind,omitempty"` // whose ESP arrives without the program seeing it; the daemon alone can tell
 	Follow           bool         `json:"follow"`          // they are another daemon's
 	Counters         []Counter    `json:"counters"`
+	Events           uint64       `json:"events"`      // that it has told of
+	EventsLost       uint64       `json:"events_lost"` // or had no room for, since nobody read
 }
 
 // Attachment is the program on one interface.
@@ -61,6 +63,7 @@ func DescribeXDP(i *loader.Instance) (*XDP, error) {
 	for _, r := range counters.Reasons() {
 		x.Counters = append(x.Counters, Counter{r.Name, r.Packets, r.Verdict})
 	}
+	x.Events, x.EventsLost = counters.Events, counters.EventsLost
 	attached, err := i.Attachments()
 	for _, a := range attached {
 		x.Attachments = append(x.Attachments, attachment(a))
@@ -89,6 +92,7 @@ type TrackedSA struct {
 	IdleMS     *int64         `json:"idle_ms,omitempty"`
 	ProofMS    *int64         `json:"proof_ms,omitempty"`
 	Proof      string         `json:"proof,omitempty"`
+	Alarm      string         `json:"alarm,omitempty"`
 }
 
 // TrackedSAs reads them.
@@ -103,6 +107,9 @@ func TrackedSAs(set *maps.Set) (out []TrackedSA, err error) {
 			PeerNATted: s.NATted, IdleMS: age(now, seen), ProofMS: age(now, auth)}
 		if auth != 0 {
 			t.Proof = "esp"
+		}
+		if movedLately(set.Clock, s, now) {
+			t.Alarm = alarmMoved
 		}
 		out = append(out, t)
 	})
