@@ -2,7 +2,9 @@ package gateway
 
 import (
 	"context"
+	"errors"
 	"log/slog"
+	"reflect"
 	"sync"
 	"testing"
 	"time"
@@ -74,4 +76,31 @@ func only(t *testing.T, i *loader.Instance) loader.Attachment {
 		t.Fatalf("%+v, %v", all, err)
 	}
 	return all[0]
+}
+
+// TestSurvey: the view is whole when nothing that is wanted is missing.
+func TestSurvey(t *testing.T) {
+	on := func(name string, id uint32) loader.Attachment { return loader.Attachment{Interface: name, LinkID: id} }
+	gone := on("k1", 0)
+	gone.Gone = true
+	for what, c := range map[string]struct {
+		on      []loader.Attachment
+		refused map[string]error
+		err     error
+		want    view
+	}{
+		"all is there":            {[]loader.Attachment{on("k0", 1), on("k1", 2)}, nil, nil, view{[]uint32{1, 2}, true}},
+		"and somebody's":          {[]loader.Attachment{on("k0", 1), on("k1", 2), on("k2", 3)}, nil, nil, view{[]uint32{1, 2, 3}, true}},
+		"one is detached":         {[]loader.Attachment{on("k0", 1)}, nil, nil, view{[]uint32{1}, false}},
+		"one is gone":             {[]loader.Attachment{on("k0", 1), gone}, nil, nil, view{[]uint32{1, 0}, false}},
+		"somebody's is gone":      {[]loader.Attachment{on("k0", 1), on("k1", 2), {Interface: "k2", Gone: true}}, nil, nil, view{[]uint32{1, 2, 0}, false}},
+		"one is refused":          {[]loader.Attachment{on("k0", 1), on("k1", 2)}, map[string]error{"k2": errors.New("no")}, nil, view{[]uint32{1, 2}, false}},
+		"the pins cannot be read": {nil, nil, errors.New("no"), view{nil, false}},
+	} {
+		k := newKeeper(nil, []string{"k0", "k1"}, slog.New(slog.DiscardHandler))
+		k.survey(c.on, c.refused, c.err)
+		if got := k.view(); !reflect.DeepEqual(got, c.want) {
+			t.Errorf("%s: %+v, want %+v", what, got, c.want)
+		}
+	}
 }
