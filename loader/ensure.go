@@ -14,9 +14,10 @@ import (
 
 // Ensure returns the instance that the options describe: the one that is
 // pinned, if it is that, else a new one. Where what is pinned differs and is
-// attached, it is left alone: [*MismatchError]. Where it differs and is not
-// attached, it is replaced, with its maps if only settings differ. Pins of
-// another network namespace are never touched: [*NamespaceError].
+// attached, it is left alone, but for its owner: [*MismatchError]. Otherwise it
+// is replaced, with its maps if only settings differ, and the interfaces go over
+// in their links: no frame passes without a program. Pins of another network
+// namespace are never touched: [*NamespaceError].
 //
 // A program of another version with the same layout takes over maps and
 // interfaces without a gap. If the kernel refuses it, the one that is there

@@ -50,6 +50,7 @@ type Options struct {
 	NATTPort       uint16        // 0: 4500
 	Account        bool          // keep packets and last_seq, at a second cache line a packet
 	Follow         bool          // the SPIs are another daemon's: found by a hash, keepalives never answered
+	Own            bool          // whoever asks owns the instance: what is attached changes, too, without a gap
 
 	alter func(*ebpf.CollectionSpec) // nil; a test's way to a program that the kernel refuses
 }

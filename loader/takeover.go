@@ -47,15 +47,22 @@ func look(dir string, cookie uint64) (*found, error) {
 
 func (f *found) open(cookie uint64) error {
 	var err error
-	if f.Handles, err = maps.LoadPinned(f.dir, false); err == nil {
+	f.Handles, err = maps.LoadPinned(f.dir, false)
+	if errors.Is(err, fs.ErrNotExist) {
+		// Another layout has other maps; its meta is where ours is.
+		f.alien = err.Error()
+		f.Meta, err = ebpf.LoadPinnedMap(filepath.Join(f.dir, bpf.MapMeta), nil)
+	}
+	if err == nil {
 		f.XDP, err = ebpf.LoadPinnedProgram(programPin(f.dir), nil)
 	}
 	if err == nil {
 		err = f.checkNamespace(cookie)
 	}
 	if err == nil {
-		if f.meta, err = maps.ReadMeta(f.Meta); err != nil {
-			f.alien, err = err.Error(), nil
+		meta, errMeta := maps.ReadMeta(f.Meta)
+		if f.meta = meta; errMeta != nil {
+			f.alien = errMeta.Error()
 		}
 		return nil
 	}
@@ -116,7 +123,7 @@ func (f *found) take(o Options, cookie uint64) (*Instance, error) {
 	settings := settingsDiffer(f.meta, wanted)
 	layout := f.unreadable(wanted)
 	switch {
-	case len(settings)+len(layout) > 0 && f.attached():
+	case len(settings)+len(layout) > 0 && f.attached() && !o.Own:
 		return nil, errors.Join(f.mismatch(append(settings, layout...)), f.Close())
 	case len(layout) > 0:
 		return f.renew(o, cookie, layout)
@@ -138,15 +145,46 @@ func (f *found) take(o Options, cookie uint64) (*Instance, error) {
 	return i, err
 }
 
-// renew replaces program and maps, unless they are in use.
+// renew replaces program and maps, unless they are in use by somebody else.
 func (f *found) renew(o Options, cookie uint64, differs []string) (*Instance, error) {
-	if f.attached() {
+	if f.attached() && !o.Own {
 		return nil, errors.Join(f.mismatch(differs), f.Close())
 	}
-	if err := f.Close(); err != nil {
-		return nil, err
+	i, err := build(f.dir, o, cookie, f.handOver)
+	return i, errors.Join(err, f.Close())
+}
+
+// handOver lets what was built take the place of what was found: first on the
+// interfaces, then in the pins. What fails is taken back.
+func (f *found) handOver(dir string) error {
+	next, err := ebpf.LoadPinnedProgram(programPin(underConstruction(dir)), nil)
+	if err != nil {
+		return err
 	}
-	return build(f.dir, o, cookie, replace)
+	defer next.Close()
+	if err := f.moveLinks(next); err != nil {
+		return errors.Join(err, f.moveLinks(f.XDP))
+	}
+	err = f.movePins(dir, underConstruction(dir))
+	if err == nil {
+		err = replace(dir)
+	}
+	if err != nil {
+		return errors.Join(err, f.movePins(underConstruction(dir), dir), f.moveLinks(f.XDP))
+	}
+	return nil
+}
+
+// movePins moves those of the links that are there.
+func (f *found) movePins(from, to string) error {
+	var errs []error
+	for _, l := range f.links {
+		err := os.Rename(linkPin(from, l.name), linkPin(to, l.name))
+		if !errors.Is(err, fs.ErrNotExist) {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // current reports whether the pinned program has the code of this version.

@@ -45,7 +45,7 @@ func Run(ctx context.Context, o Options) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, release()) }()
-	o.XDP.Follow = true
+	o.XDP.Follow, o.XDP.Own = true, true
 	i, fresh, err := gateway.Load(o.XDP)
 	if err != nil {
 		return err

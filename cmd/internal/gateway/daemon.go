@@ -114,7 +114,7 @@ func (d *daemon) findInterfaces(context.Context) (err error) {
 // one has left in the maps goes: its tunnels do not survive it yet.
 func (d *daemon) loadXDP(context.Context) error {
 	o := LoaderOptions(d.Names.Instance, d.Config)
-	o.NoPin = d.NoPin
+	o.NoPin, o.Own = d.NoPin, true
 	loaded, fresh, err := Load(o)
 	if err != nil && dispensable(err) {
 		return d.goWithoutXDP(err)
