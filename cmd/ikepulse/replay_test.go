@@ -104,9 +104,15 @@ func TestReplayCases(t *testing.T) {
 				"--all-spis --local 2001:db8::1":      {},
 				"--all-spis --spi 2001:db8::1/0xffff": plus(every, "2001:db8::1/0x0000ffff", replay.SPI{}),
 			} {
-				out, errs, err := ended(itself(t, append([]string{"replay", filepath.Join(dir, want.File)}, strings.Fields(flags)...)...))
-				if err != nil || errs != "" {
-					t.Fatalf("%q: %v, %s", flags, err, errs)
+				args := append([]string{"replay", filepath.Join(dir, want.File)}, strings.Fields(flags)...)
+				code, out, errs := run(t, args...)
+				if code != 0 || errs != "" {
+					t.Fatalf("%q: exit code %d, %s", flags, code, errs)
+				}
+				if flags == "--all-spis" { // and as a process of its own
+					if alone, errs, err := ended(itself(t, args...)); alone != out || errs != "" || err != nil {
+						t.Errorf("%v: printed %s, said %s; want %s", err, alone, errs, out)
+					}
 				}
 				got, lines := summaryOf(t, out)
 				if lines != want.Frames || got.Frames != want.Frames {
