@@ -78,10 +78,20 @@ func explain(err error) error {
 		return nil
 	}
 	if why := meaning(err); why != "" {
-		return fmt.Errorf("%w (%s)", err, why)
+		return fmt.Errorf("%w (%s)", unhinted{err}, why)
 	}
 	return err
 }
+
+// unhinted is an error without the library's advice about a limit that these
+// kernels no longer apply to BPF.
+type unhinted struct{ error }
+
+func (e unhinted) Error() string {
+	return strings.ReplaceAll(e.error.Error(), " (MEMLOCK may be too low, consider rlimit.RemoveMemlock)", "")
+}
+
+func (e unhinted) Unwrap() error { return e.error }
 
 func meaning(err error) string {
 	var refused *ebpf.VerifierError

@@ -15,6 +15,7 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"github.com/ikepulse/ikepulse/bpf"
 	"github.com/ikepulse/ikepulse/maps"
@@ -295,5 +296,22 @@ func TestUpgradeRefused(t *testing.T) {
 	o.Keepalive = "absorb"
 	if _, err := Ensure(o); err == nil || !strings.Contains(err.Error(), "verifier refuses") {
 		t.Errorf("with other settings: %v", err)
+	}
+}
+
+// Maps that the machine has no memory for are said to be that, and leave
+// nothing behind.
+func TestNoMemory(t *testing.T) {
+	privileged(t)
+	o := small()
+	o.alter = func(spec *ebpf.CollectionSpec) { spec.Maps[bpf.MapSAs].MaxEntries = 1 << 31 } // 128 GiB
+	for _, o.NoPin = range []bool{false, true} {
+		_, err := Ensure(o)
+		if !errors.Is(err, unix.ENOMEM) || !strings.Contains(err.Error(), "no memory for maps of this capacity") {
+			t.Errorf("err = %v", err)
+		}
+	}
+	if pins := pinsBelow(t, base); len(pins) != 0 {
+		t.Errorf("left: %q", pins)
 	}
 }

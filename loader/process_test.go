@@ -305,6 +305,9 @@ func TestWithoutCapabilities(t *testing.T) {
 			t.Errorf("%q does not name %s", line, want)
 		}
 	}
+	if strings.Contains(line, "MEMLOCK") {
+		t.Errorf("%q names a limit that has nothing to do with it", line)
+	}
 }
 
 func TestProbe(t *testing.T) {
