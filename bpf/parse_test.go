@@ -100,6 +100,7 @@ func TestWhatIsNotActedOn(t *testing.T) {
 		{"middle fragment over IPv6", keepalive(), with(fragmentHeader(9)), ReasonFragLater},
 		{"last fragment over IPv6", bareESP(knownSPI, 1), with(fragmentHeader(8)), ReasonFragLater},
 		{"last possible fragment over IPv6", ah(knownSPI, 1), with(fragmentHeader(0xfff8)), ReasonFragLater},
+		{"fragment at 4096 units over IPv6", keepalive(), with(fragmentHeader(0x8000)), ReasonFragLater},
 		{"fragment behind options", keepalive(), with(options(protocolDestination, 8), fragmentHeader(8)), ReasonFragLater},
 
 		{"nine extension headers", espInUDP(knownSPI, 1), with(chain(9)...), ReasonExtensions},

@@ -152,3 +152,26 @@ func TestNATtedLater(t *testing.T) {
 		t.Errorf("%+v", got)
 	}
 }
+
+// Two IKE SAs behind one mapping: when one goes the other's keepalives are
+// answered as before, and when it goes, too, they are a stranger's.
+func TestOneOfTwoGoes(t *testing.T) {
+	s := oneBucket(t)
+	for _, spi := range []uint32{spiA, spiB} {
+		if err := s.Track(spi, behind.Local, behind.Peer, true); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.keptAlive(t, behind)
+	if err := s.Untrack(spiA, behind.Local, behind.Peer); err != nil {
+		t.Fatal(err)
+	}
+	s.keptAlive(t, behind)
+	if err := s.Untrack(spiB, behind.Local, behind.Peer); err != nil {
+		t.Fatal(err)
+	}
+	receive(t, s, behind, []byte{0xff})
+	if n := s.count(t).StrangerDropped; n != 1 {
+		t.Errorf("%d strangers, want 1", n)
+	}
+}
