@@ -45,14 +45,14 @@ func keepalives(t *testing.T, l *lab.Lab, ifname string, from, to netip.AddrPort
 	peer, err := netlink.LinkByName("p" + ifname[1:])
 	if err == nil {
 		err = errors.Join(netlink.LinkSetNsFd(peer, int(ns.Fd())), netlink.LinkSetUp(dev),
-			netlink.AddrAdd(dev, &netlink.Addr{IPNet: wide(to.Addr())}))
+			netlink.AddrAdd(dev, wide(to.Addr())))
 	}
 	if err != nil {
 		t.Fatal(err)
 	}
 	// Before the program is there somebody must take them, or the sender is told
 	// that nobody listens.
-	sink, err := net.ListenUDP("udp4", net.UDPAddrFromAddrPort(to))
+	sink, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(to))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -66,10 +66,10 @@ func keepalives(t *testing.T, l *lab.Lab, ifname string, from, to netip.AddrPort
 		}
 		prog, _ := somebodys(t) // a receiver: a bare veth would not take what XDP sends
 		if err := errors.Join(netlink.LinkSetXdpFd(peer, prog.FD()), netlink.LinkSetUp(peer),
-			netlink.AddrAdd(peer, &netlink.Addr{IPNet: wide(from.Addr())})); err != nil {
+			netlink.AddrAdd(peer, wide(from.Addr()))); err != nil {
 			return err
 		}
-		c, err = net.DialUDP("udp4", net.UDPAddrFromAddrPort(from), net.UDPAddrFromAddrPort(to))
+		c, err = net.DialUDP("udp", net.UDPAddrFromAddrPort(from), net.UDPAddrFromAddrPort(to))
 		return err
 	})
 	if err != nil {
@@ -79,7 +79,11 @@ func keepalives(t *testing.T, l *lab.Lab, ifname string, from, to netip.AddrPort
 	return n
 }
 
-func wide(a netip.Addr) *net.IPNet { return &net.IPNet{IP: a.AsSlice(), Mask: net.CIDRMask(24, 32)} }
+// wide is an address beside that of the other end, of use at once.
+func wide(a netip.Addr) *netlink.Addr {
+	mask := net.CIDRMask(a.BitLen()-8, a.BitLen())
+	return &netlink.Addr{IPNet: &net.IPNet{IP: a.AsSlice(), Mask: mask}, Flags: unix.IFA_F_NODAD}
+}
 
 func (n *natted) exchange(t *testing.T, c *net.UDPConn) {
 	var both sync.WaitGroup
@@ -313,5 +317,34 @@ func TestNoMemory(t *testing.T) {
 	}
 	if pins := pinsBelow(t, base); len(pins) != 0 {
 		t.Errorf("left: %q", pins)
+	}
+}
+
+// Over IPv6, where a checksum there must be, a sender that leaves his to a NIC
+// which has none gets answers that his own kernel takes.
+func TestAnswersOverIPv6(t *testing.T) {
+	privileged(t)
+	o := small()
+	o.AnswerInterval = time.Nanosecond
+	i := ensure(t, o)
+	defer remove(t, i)
+	local, peer := netip.MustParseAddrPort("[2001:db8::1]:4500"), netip.MustParseAddrPort("[2001:db8::7]:61201")
+	if err := errors.Join(i.Maps().Locals.Add(local.Addr()), i.Maps().Track(spi, local, peer, true)); err != nil {
+		t.Fatal(err)
+	}
+	l := lab.New()
+	defer l.Close()
+	sender := keepalives(t, l, "vsix", peer, local)
+	attach(t, i, "vsix")
+	for limit := time.Now().Add(20 * time.Second); sender.received.Load() < 3; time.Sleep(time.Millisecond) {
+		if time.Now().After(limit) {
+			p, _, err := i.Maps().Peers.Get(maps.Tuple{Local: local, Peer: peer})
+			t.Fatalf("%d of %d answers came (%v)", sender.received.Load(), p.Answers, err)
+		}
+	}
+	sender.stop()
+	p, _, err := i.Maps().Peers.Get(maps.Tuple{Local: local, Peer: peer})
+	if err != nil || sender.received.Load() != p.Answers {
+		t.Errorf("%d of %d answers came (%v)", sender.received.Load(), p.Answers, err)
 	}
 }
