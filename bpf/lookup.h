@@ -53,36 +53,40 @@ static __always_inline bool to_us(const struct packet *p)
 	return bpf_map_lookup_elem(&ikepulse_locals, &key);
 }
 
+/* As in a tuple's hash: the destination above the source; 0 without UDP. */
+static __always_inline __u32 packet_ports(const struct packet *p)
+{
+	return p->in_udp ? (__u32)bpf_ntohs(p->udp->dest) << 16 | bpf_ntohs(p->udp->source) : 0;
+}
+
 static __always_inline __u32 packet_tuple_hash(const struct packet *p)
 {
-	__u32 ports = 0;
+	__u32 ports = packet_ports(p);
 
-	if (p->in_udp)
-		ports = (__u32)bpf_ntohs(p->udp->dest) << 16 | bpf_ntohs(p->udp->source);
 	if (p->ipv6)
 		return tuple_hash_ipv6(p->ip6->daddr.in6_u.u6_addr32, p->ip6->saddr.in6_u.u6_addr32, ports);
 	return tuple_hash_ipv4(p->ip->daddr, p->ip->saddr, ports);
 }
 
-/* The whole tuple is compared: a bucket is no proof of anything. */
-static __always_inline bool is_at(const struct packet *p, const struct near_entry *entry)
-{
-	return entry->peer == p->ip->saddr && entry->local == p->ip->daddr &&
-	       entry->peer_port == bpf_ntohs(p->udp->source) && entry->local_port == bpf_ntohs(p->udp->dest);
-}
-
-/* NULL if there is none, and then whether it may be in peers. */
+/*
+ * NULL if there is none, and then whether it may be in peers. The whole tuple
+ * is compared, as the words that the daemon writes: a bucket proves nothing.
+ */
 static __always_inline struct mapping *find_near(const struct packet *p, bool *spilled)
 {
 	__u32 index = packet_tuple_hash(p) & slot_mask / NEAR_WAYS;
 	struct near_bucket *bucket = bpf_map_lookup_elem(&ikepulse_near, &index);
+	__u64 addresses = (__u64)p->ip->daddr << 32 | p->ip->saddr;
+	__u32 ports = packet_ports(p);
 
 	if (!bucket)
 		return NULL;
 #pragma unroll
 	for (int i = 0; i < NEAR_WAYS; i++) {
-		if (is_at(p, &bucket->entries[i]))
-			return &bucket->entries[i].mapping;
+		struct near_entry *entry = &bucket->entries[i];
+
+		if (*(__u64 *)&entry->peer == addresses && *(__u32 *)&entry->peer_port == ports)
+			return &entry->mapping;
 	}
 	*spilled = bucket->entries[0].mapping.flags >> NEAR_SPILLED_SHIFT;
 	return NULL;
