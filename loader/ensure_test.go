@@ -145,7 +145,7 @@ func TestSettingsReachTheProgram(t *testing.T) {
 	privileged(t)
 	i := ensure(t, Options{
 		Instance: "set", Capacity: 3000, Keepalive: "absorb", AnswerInterval: 20 * time.Second,
-		AnswerBudget: 500, StrangerPass: true, NATTPort: 4501, Account: true,
+		AnswerBudget: 500, StrangerPass: true, NATTPort: 4501, Account: true, PassEvery: 7,
 	})
 	defer remove(t, i)
 	meta := i.Maps().Meta
@@ -156,6 +156,12 @@ func TestSettingsReachTheProgram(t *testing.T) {
 	if least := uint32(20 * time.Second / tick); meta.AnswerInterval < least || meta.AnswerInterval > least+1 {
 		t.Errorf("an interval of %d ticks of %v for 20 s", meta.AnswerInterval, tick)
 	}
+	if least := uint32(driftInterval / tick); meta.DriftInterval < least || meta.DriftInterval > least+1 {
+		t.Errorf("a drift interval of %d ticks of %v", meta.DriftInterval, tick)
+	}
+	if least := uint32(strangersASecond * tick.Seconds()); meta.StrangerBudget < least || meta.StrangerBudget > least+1 {
+		t.Errorf("%d strangers in %v", meta.StrangerBudget, tick)
+	}
 	for name, want := range map[string]uint32{
 		bpf.VarKeepaliveMode:      bpf.KeepaliveAbsorb,
 		bpf.VarStrangerPass:       1,
@@ -165,12 +171,16 @@ func TestSettingsReachTheProgram(t *testing.T) {
 		bpf.VarSlotMask:           8191,
 		bpf.VarNATTPort:           4501,
 		bpf.VarAccountEveryPacket: 1,
+		bpf.VarPassEvery:          7,
+		bpf.VarDriftInterval:      meta.DriftInterval,
+		bpf.VarStrangerBudget:     meta.StrangerBudget,
+		bpf.VarForeign:            0,
 	} {
 		if got := variable(t, i.Dir(), name); got != want {
 			t.Errorf("%s = %d, want %d", name, got, want)
 		}
 	}
-	if meta.Capacity != 3000 || meta.Keepalive != "absorb" || !meta.StrangerPass || !meta.Account || meta.NATTPort != 4501 {
+	if meta.Capacity != 3000 || meta.Keepalive != "absorb" || !meta.StrangerPass || !meta.Account || meta.NATTPort != 4501 || meta.PassEvery != 7 {
 		t.Errorf("%+v", meta)
 	}
 }
