@@ -24,10 +24,13 @@ type tables struct {
 // jiffies at the time of the tables: a quarter into tick 4000 of 256 jiffies.
 const jiffies = 4000<<8 + 64
 
-func loadTables(t *testing.T) *tables {
+func loadTables(t *testing.T) *tables { return loadTablesFor(t, 2048) }
+
+func loadTablesFor(t *testing.T, slots uint32) *tables {
 	t.Helper()
 	require.Have(t, "root", "bpf")
 	s := spec(t)
+	s.Maps[MapSAs].MaxEntries, s.Maps[MapHot].MaxEntries = slots, slots
 	for _, name := range []string{ProgListSAs, ProgListPeers} {
 		freezeClock(t, s.Programs[name].Instructions, jiffies)
 	}
@@ -119,6 +122,20 @@ func TestTableOfManySAs(t *testing.T) {
 		if !strings.HasPrefix(line, fmt.Sprintf("%08x %7d ", 5<<SlotBits|slot, slot)) {
 			t.Fatalf("line of slot %d: %q", slot, line)
 		}
+	}
+}
+
+// The kernel ends a read with EAGAIN, and cat with it, where a million entries
+// in a row print nothing: a gateway of a million tunnels has as many free slots.
+func TestTableOfFreeSlots(t *testing.T) {
+	const slots = 1<<21 + 1
+	tables := loadTablesFor(t, slots)
+	spi := 5<<SlotBits | uint32(slots-1)
+	put(t, tables.IkepulseSas, uint32(slots-1), SAEntry{Spi: spi})
+	put(t, tables.IkepulseHot, uint32(slots-1), HotEntry{Spi: spi})
+	text := cat(t, tables.SAs, tables.IkepulseSas)
+	if !strings.Contains(text, fmt.Sprintf("\n%08x %7d ", spi, slots-1)) {
+		t.Errorf("the last of %d slots is not in the table:\n%s", slots, text)
 	}
 }
 
