@@ -15,12 +15,22 @@ import (
 // receive lets the real program see a datagram that came to the set's gateway.
 func receive(t *testing.T, s *Set, tuple Tuple, payload []byte) {
 	t.Helper()
+	xdp := loadXDP(t, s)
+	defer xdp.Close()
+	run(t, xdp, tuple, payload)
+}
+
+// loadXDP loads the real program over the set's maps.
+func loadXDP(t *testing.T, s *Set) *ebpf.Program {
+	t.Helper()
 	spec, err := SpecFor(s.Meta)
 	if err != nil {
 		t.Fatal(err)
 	}
+	for name, m := range s.handles.Maps() {
+		spec.Maps[name].MaxEntries = m.MaxEntries()
+	}
 	near := s.handles.Near.MaxEntries()
-	spec.Maps[bpf.MapNear].MaxEntries = near
 	if err := spec.Variables[bpf.VarSlotMask].Set(near*uint32(bpf.NearWays) - 1); err != nil {
 		t.Fatal(err)
 	}
@@ -30,18 +40,29 @@ func receive(t *testing.T, s *Set, tuple Tuple, payload []byte) {
 	if err := spec.LoadAndAssign(&program, &ebpf.CollectionOptions{MapReplacements: s.handles.Maps()}); err != nil {
 		t.Fatal(err)
 	}
-	defer program.XDP.Close()
-	frame := make([]byte, 12, 64)
-	frame = append(frame, 0x08, 0x00, 0x45, 0)
-	frame = binary.BigEndian.AppendUint16(frame, uint16(28+len(payload)))
-	frame = append(frame, 0, 0, 0, 0, 64, 17, 0, 0)
-	frame = append(frame, tuple.Peer.Addr().AsSlice()...)
-	frame = append(frame, tuple.Local.Addr().AsSlice()...)
+	return program.XDP
+}
+
+// run gives the program a datagram from the tuple's peer.
+func run(t *testing.T, xdp *ebpf.Program, tuple Tuple, payload []byte) {
+	t.Helper()
+	local, peer, length := tuple.Local.Addr().Unmap(), tuple.Peer.Addr().Unmap(), uint16(8+len(payload))
+	frame := make([]byte, 12, 80)
+	if local.Is4() {
+		frame = append(frame, 0x08, 0x00, 0x45, 0)
+		frame = binary.BigEndian.AppendUint16(frame, 20+length)
+		frame = append(frame, 0, 0, 0, 0, 64, 17, 0, 0)
+	} else {
+		frame = append(frame, 0x86, 0xdd, 0x60, 0, 0, 0)
+		frame = binary.BigEndian.AppendUint16(frame, length)
+		frame = append(frame, 17, 64)
+	}
+	frame = append(append(frame, peer.AsSlice()...), local.AsSlice()...)
 	frame = binary.BigEndian.AppendUint16(frame, tuple.Peer.Port())
 	frame = binary.BigEndian.AppendUint16(frame, tuple.Local.Port())
-	frame = binary.BigEndian.AppendUint16(frame, uint16(8+len(payload)))
+	frame = binary.BigEndian.AppendUint16(frame, length)
 	frame = append(append(frame, 0, 0), payload...)
-	if _, err := program.XDP.Run(&ebpf.RunOptions{Data: frame}); err != nil {
+	if _, err := xdp.Run(&ebpf.RunOptions{Data: frame}); err != nil {
 		t.Fatal(err)
 	}
 }
