@@ -12,11 +12,19 @@ import (
 
 const (
 	racers = 2
-	rounds = 6000
 	// patience bounds the wait for the other CPU, in turns of a loop that the
 	// verifier follows to its end.
 	patience = 2000
 )
+
+// rounds are how often it is tried. An emulated CPU takes a hundred times as
+// long for each, so that there a few must do.
+func rounds() int {
+	if testing.Short() {
+		return 300
+	}
+	return 6000
+}
 
 // meetAt makes the CPUs wait for each other where the program looks up in a
 // map: what comes next they do within the same few nanoseconds. A CPU whose
@@ -139,7 +147,7 @@ func TestOneAnswerOnTwoCPUs(t *testing.T) {
 	partner := r.newPartner()
 	f := keepalive()
 	in := f.build()
-	for round := range rounds {
+	for round := range rounds() {
 		r.peer(f, peerState{Flags: PeerNATted})
 		if n := r.race(partner, in, in); n != 1 {
 			t.Fatalf("round %d: %d answers to one tuple in one interval", round, n)
@@ -152,7 +160,7 @@ func TestOneAnswerOfTheBudget(t *testing.T) {
 	r := load(t, func(s *settings) { s.clock, s.AnswerBudget = meetAt(MapBudget), 1 })
 	partner := r.newPartner()
 	here, there := fromPort(1001), fromPort(1002)
-	for round := range rounds {
+	for round := range rounds() {
 		r.peer(here, peerState{Flags: PeerNATted})
 		r.peer(there, peerState{Flags: PeerNATted})
 		// Sometimes the tick has begun, sometimes this race begins it.
@@ -170,7 +178,7 @@ func TestOneStrangerOfTheBudget(t *testing.T) {
 	partner := r.newPartner()
 	here, there := fromPort(1001), fromPort(1002)
 	r.local(here)
-	for round := range rounds / 3 {
+	for round := range rounds() / 3 {
 		r.put(r.IkepulseBudget, BudgetStrangers, Budget{Tick: r.now - uint32(round%2)})
 		r.race(partner, here.build(), there.build())
 		if events := r.drain(); len(events) != 1 {
@@ -187,7 +195,7 @@ func TestOneDriftOnTwoCPUs(t *testing.T) {
 	here.src, there.src = fromPort(1001).src, fromPort(1002).src
 	tuple := known.tuple()
 	r.local(known)
-	for round := range rounds {
+	for round := range rounds() {
 		r.sa(knownSPI, tuple, tuple.Hash())
 		r.race(partner, here.build(), there.build())
 		if events := r.drain(); len(events) != 1 {

@@ -1,7 +1,8 @@
 // Tally reads the output of go test -json, shows what failed or was skipped,
 // counts, and fails if a test failed or if fewer ran than the committed minimum
 // says: a group of tests that quietly stopped running is a failure too. With
-// -strict, as where everything is required, so is a skip.
+// -strict, as where everything is required, so is a skip. With -show, lines that
+// are worth reading though all is well are shown, too.
 package main
 
 import (
@@ -11,6 +12,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"regexp"
 	"slices"
 	"strings"
 )
@@ -18,14 +20,19 @@ import (
 func main() {
 	minimum := flag.String("minimum", "", "file of lines: PACKAGE-PREFIX NUMBER")
 	strict := flag.Bool("strict", false, "a skipped test is a failure")
+	show := flag.String("show", "", "lines that `REGEXP` matches, of tests that pass")
 	flag.Parse()
 	var groups []group
 	var err error
-	if *minimum != "" {
+	t := newTally(os.Stdout)
+	if *show != "" {
+		t.telling, err = regexp.Compile(*show)
+	}
+	if err == nil && *minimum != "" {
 		groups, err = readMinimum(*minimum)
 	}
 	if err == nil {
-		err = run(os.Stdin, os.Stdout, groups, *strict)
+		err = t.run(os.Stdin, groups, *strict)
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "tally:", err)
@@ -70,20 +77,24 @@ const module = "github.com/ikepulse/ikepulse/"
 // tally is what has been counted so far.
 type tally struct {
 	out                     io.Writer
+	telling                 *regexp.Regexp      // nil: none
 	output                  map[string][]string // of tests that run, by package and test
 	perPackage              map[string]int
 	passed, failed, skipped int
 	broken                  []string // packages that failed without a failing test
 }
 
-func run(in io.Reader, out io.Writer, groups []group, strict bool) error {
-	t := tally{out: out, output: map[string][]string{}, perPackage: map[string]int{}}
+func newTally(out io.Writer) *tally {
+	return &tally{out: out, output: map[string][]string{}, perPackage: map[string]int{}}
+}
+
+func (t *tally) run(in io.Reader, groups []group, strict bool) error {
 	lines := bufio.NewScanner(in)
 	lines.Buffer(nil, 16<<20)
 	for lines.Scan() {
 		var e event
 		if json.Unmarshal(lines.Bytes(), &e) != nil {
-			fmt.Fprintln(out, lines.Text())
+			fmt.Fprintln(t.out, lines.Text())
 			continue
 		}
 		t.take(e)
@@ -121,6 +132,7 @@ func (t *tally) end(e event, key string) {
 	case "pass":
 		t.passed++
 		t.perPackage[name]++
+		t.tell(key)
 	case "fail":
 		t.failed++
 		t.show(key)
@@ -133,6 +145,15 @@ func (t *tally) end(e event, key string) {
 func (t *tally) show(key string) {
 	for _, line := range t.output[key] {
 		fmt.Fprint(t.out, line)
+	}
+}
+
+// tell shows of a test that passed what is worth reading.
+func (t *tally) tell(key string) {
+	for _, line := range t.output[key] {
+		if t.telling != nil && t.telling.MatchString(line) {
+			fmt.Fprint(t.out, line)
+		}
 	}
 }
 

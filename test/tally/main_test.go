@@ -1,6 +1,7 @@
 package main
 
 import (
+	"regexp"
 	"strings"
 	"testing"
 )
@@ -17,18 +18,33 @@ func TestVerdict(t *testing.T) {
 		{"a skip", pass + pass + `{"Action":"skip",` + pkg + `,"Test":"TestB"}` + "\n", "1 tests were skipped"},
 	} {
 		var out strings.Builder
-		err := run(strings.NewReader(c.in), &out, []group{{"ike", 2}}, true)
+		err := newTally(&out).run(strings.NewReader(c.in), []group{{"ike", 2}}, true)
 		switch {
 		case c.want == "" && err != nil:
 			t.Errorf("%s: %v", c.name, err)
 		case c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)):
 			t.Errorf("%s: %v, want %q", c.name, err, c.want)
 		}
-		if c.name == "a skip" && run(strings.NewReader(c.in), &out, nil, false) != nil {
+		if c.name == "a skip" && newTally(&out).run(strings.NewReader(c.in), nil, false) != nil {
 			t.Error("a skip fails where not everything is required")
 		}
 		if !strings.Contains(out.String(), "passed, ") {
 			t.Errorf("%s: no closing line: %q", c.name, out.String())
 		}
+	}
+}
+
+// Of a test that passes only what is asked for is shown.
+func TestTelling(t *testing.T) {
+	const pkg = `"Package":"github.com/ikepulse/ikepulse/bpf","Test":"TestA"`
+	var out strings.Builder
+	in := newTally(&out)
+	in.telling = regexp.MustCompile("verifier: ")
+	err := in.run(strings.NewReader(`{"Action":"output",`+pkg+`,"Output":"  verifier: 30 insns\n"}
+{"Action":"output",`+pkg+`,"Output":"  of no interest\n"}
+{"Action":"pass",`+pkg+`}
+`), nil, true)
+	if got := out.String(); err != nil || !strings.HasPrefix(got, "  verifier: 30 insns\n\n1 passed") {
+		t.Errorf("%v: %q", err, got)
 	}
 }

@@ -27,7 +27,7 @@ type Guest struct {
 	// CPUs is how many there are; 0: one. An emulated CPU may run an old form
 	// of code that another has changed: with two, a kernel that rewrites itself
 	// under load crashes now and then, as 6.12 does where XDP is attached while
-	// frames come.
+	// frames come. Before such a thing the second can be taken off line.
 	CPUs int
 }
 
@@ -49,7 +49,7 @@ func (k *Kernel) Run(ctx context.Context, g Guest) (Result, error) {
 	if err != nil {
 		return Result{}, err
 	}
-	unlock, err := lock(ctx, filepath.Join(cache, "run.lock"))
+	unlock, err := lock(ctx, turns(cache)...)
 	if err != nil {
 		return Result{}, err
 	}
@@ -76,6 +76,14 @@ func (k *Kernel) Run(ctx context.Context, g Guest) (Result, error) {
 	}
 	said, _ := os.ReadFile(filepath.Join(g.Shared, "output")) // what there is
 	return Result{Output: said}, fmt.Errorf("kernel %s: %w\n%s\n%s", k.Version, err, tail(console), tail(said))
+}
+
+// turns are as many as the host has CPUs.
+func turns(cache string) (paths []string) {
+	for i := range runtime.NumCPU() {
+		paths = append(paths, filepath.Join(cache, fmt.Sprintf("run-%d.lock", i)))
+	}
+	return paths
 }
 
 // boot runs the guest to its end and returns what its console said.

@@ -34,7 +34,8 @@ func (k *Kernel) image() string { return filepath.Join(k.dir, "boot", "vmlinuz-"
 
 // Fetch returns the newest kernel of a series that apt knows, from the cache
 // or by downloading it there; without apt's lists, the newest in the cache.
-// Nothing is installed.
+// Nothing is installed. What apt's lists name may be gone from the archive: they
+// are brought up to date once.
 func Fetch(ctx context.Context, series string) (*Kernel, error) {
 	cache, err := cacheDir()
 	if err != nil {
@@ -48,6 +49,17 @@ func Fetch(ctx context.Context, series string) (*Kernel, error) {
 		return nil, err
 	}
 	defer unlock()
+	k, err := fetch(ctx, cache, series)
+	if err == nil {
+		return k, nil
+	}
+	if errUpdate := run(ctx, cache, "apt-get", "update", "-qq"); errUpdate != nil {
+		return nil, errors.Join(err, errUpdate)
+	}
+	return fetch(ctx, cache, series)
+}
+
+func fetch(ctx context.Context, cache, series string) (*Kernel, error) {
 	name, err := resolve(ctx, series)
 	if err != nil {
 		if k, cached := newest(cache, series); cached {

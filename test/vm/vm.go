@@ -9,7 +9,8 @@
 //	result, err := k.Run(ctx, vm.Guest{Command: []string{"/path/to/x.test", "-test.v"}})
 //
 // The processor is emulated (a guest needs no KVM), so everything takes about
-// five times as long. One guest runs at a time; the others wait for it.
+// five to ten times as long. As many guests run at once as the host has CPUs;
+// the others wait for one of them.
 package vm
 
 import (

@@ -94,23 +94,32 @@ func TestFetchUnknownSeries(t *testing.T) {
 	}
 }
 
-// One guest at a time: whoever waits goes on when the lock is given back, or
+// As many as there are locks: whoever waits goes on when one is given back, or
 // when he no longer wants it.
 func TestLock(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "lock")
-	unlock, err := lock(t.Context(), path)
-	if err != nil {
-		t.Fatal(err)
+	dir := t.TempDir()
+	paths := []string{filepath.Join(dir, "a"), filepath.Join(dir, "b")}
+	var unlock []func()
+	for range paths {
+		free, err := lock(t.Context(), paths...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		unlock = append(unlock, free)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := lock(ctx, path); !errors.Is(err, context.Canceled) {
-		t.Errorf("a second lock: %v", err)
+	if _, err := lock(ctx, paths...); !errors.Is(err, context.Canceled) {
+		t.Errorf("a third lock: %v", err)
 	}
-	unlock()
-	again, err := lock(t.Context(), path)
+	unlock[0]()
+	again, err := lock(t.Context(), paths...)
 	if err != nil {
 		t.Fatal(err)
 	}
 	again()
+	unlock[1]()
+	if _, err := lock(t.Context(), filepath.Join(dir, "nowhere", "c")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("a lock in no folder: %v", err)
+	}
 }

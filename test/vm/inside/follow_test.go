@@ -1,6 +1,6 @@
 //go:build vm
 
-package vm_test
+package inside
 
 import (
 	"encoding/binary"
@@ -22,6 +22,7 @@ import (
 
 	"github.com/ikepulse/ikepulse/test/lab"
 	"github.com/ikepulse/ikepulse/test/lab/charon"
+	"github.com/ikepulse/ikepulse/test/require"
 )
 
 // soon is for what must come; only a fault waits that long.
@@ -117,7 +118,7 @@ func (v *site) start(n *lab.Namespace, settings, conf string) *charon.Daemon {
 	return d
 }
 
-func (v *site) run(product string, args ...string) {
+func (v *site) run(args ...string) {
 	v.Helper()
 	out := new(lab.Transcript)
 	p, err := v.Gateway.Start(lab.Command{Path: product, Args: args, Output: out})
@@ -252,9 +253,8 @@ func hex(spi int) string { return fmt.Sprintf("%08x", uint32(spi)) }
 
 // TestFollow: beside Debian's strongSwan with the kernel's ESP at both ends of
 // a NAT, what follow tells is what kernel and network did.
-func TestFollow(t *testing.T) { guestTest(t, followStrongSwan) }
-
-func followStrongSwan(t *testing.T, product string) {
+func TestFollow(t *testing.T) {
+	require.Have(t, "strongswan")
 	v := newSite(t)
 	if err := v.client.Initiate("c"); err != nil {
 		t.Fatal(err)
@@ -264,7 +264,7 @@ func followStrongSwan(t *testing.T, product string) {
 		t.Fatalf("%d inbound states", len(before))
 	}
 	spi := hex(before[0].Spi)
-	v.run(product, "follow", lab.GatewayLink, "--json", "--every", "1s")
+	v.run("follow", lab.GatewayLink, "--json", "--every", "1s")
 	learned(v, spi, before[0].Encap.SrcPort)
 	keepalivesAbsorbed(v, spi)
 	idleTimes(v, spi)
@@ -272,7 +272,7 @@ func followStrongSwan(t *testing.T, product string) {
 	next = reboundPeer(v, next)
 	forged(v, next)
 	noWindow(v)
-	ended(v, product)
+	ended(v)
 	for line := range strings.Lines(v.facts.out.String()) {
 		if !strings.Contains(line, `"event":"sa"`) && !strings.Contains(line, `"event":"summary"`) {
 			t.Log(strings.TrimSpace(line))
@@ -441,7 +441,7 @@ func noWindow(v *site) {
 
 // ended: with the tunnel its SAs go; with follow nothing but itself, and
 // detach leaves nothing.
-func ended(v *site, product string) {
+func ended(v *site) {
 	v.Helper()
 	v.facts.skip()
 	if err := v.client.Terminate("c"); err != nil {

@@ -1,0 +1,43 @@
+//go:build vm
+
+// Package inside is what is proved in a guest alone: it needs the kernel's own
+// ESP, modules, or devices that the host's kernel lacks. test/vm builds it and
+// runs it on each kernel (make test-vm).
+package inside
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"testing"
+
+	"github.com/ikepulse/ikepulse/test/lab"
+)
+
+// product is the path of the product's binary, which the host has built.
+var product = os.Getenv("IKEPULSE_PRODUCT")
+
+// TestMain runs the tests in namespaces of their own, with a bpffs.
+func TestMain(m *testing.M) {
+	if product == "" {
+		fail(errors.New("these tests run in a guest: make test-vm"))
+	}
+	if !lab.Isolated() {
+		code, err := lab.Reexec(os.Args[1:], nil)
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+		}
+		os.Exit(code)
+	}
+	// Each strongSwan gets a /run to itself: files that others need stand
+	// elsewhere.
+	if err := errors.Join(lab.Enter(), os.Setenv("TMPDIR", "/dev/shm")); err != nil {
+		fail(err)
+	}
+	os.Exit(m.Run())
+}
+
+func fail(err error) {
+	fmt.Fprintln(os.Stderr, err)
+	os.Exit(1)
+}

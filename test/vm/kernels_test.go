@@ -1,0 +1,184 @@
+//go:build vm
+
+package vm_test
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/ikepulse/ikepulse/test/require"
+	"github.com/ikepulse/ikepulse/test/vm"
+)
+
+// To look at a part: go test -tags vm ./test/vm -packages loader -tests Attach.
+var (
+	packages = flag.String("packages", "", "only those that `REGEXP` matches")
+	tests    = flag.String("tests", "", "only those that `REGEXP` matches")
+)
+
+// suites are the packages that run on each kernel, in their order. Programs
+// race in the first; before those that attach them, the guest is left with one
+// CPU (see [vm.Guest]).
+var suites = []struct {
+	pkg      string
+	attaches bool
+}{{"bpf", false}, {"maps", false}, {"loader", true}, {"ike/xfrm", true}, {"test/vm/inside", true}}
+
+// suite is a package's compiled tests.
+type suite struct {
+	pkg, binary, name string
+	attaches          bool
+	want              []string // that must pass
+}
+
+// TestKernels: the packet tables and everything else about program, maps,
+// loader, the kernel's states and follow hold on the oldest supported kernel
+// and on a newer one, each test of them. A kernel is booted once.
+func TestKernels(t *testing.T) {
+	require.Have(t, "vm")
+	all := build(t)
+	product := filepath.Join(t.TempDir(), "ikepulse")
+	goTool(t, "../..", "build", "-o", product, "./cmd/ikepulse")
+	onKernels(t, func(t *testing.T, k *vm.Kernel) {
+		shared := t.TempDir()
+		runGuest(t, k, vm.Guest{
+			Command: []string{"sh", "-c", script(t, all)},
+			Env:     append(environment("root", "bpf", "netns", "tun", "strongswan"), "IKEPULSE_PRODUCT="+product),
+			Shared:  shared,
+			// What ESP needs comes by itself, but not before the first handshake times out.
+			Modules: []string{"tun", "veth", "xfrm_user", "esp4", "gcm", "ghash_generic", "seqiv", "aesni_intel", "cryptd"},
+			CPUs:    2,
+		})
+		for _, s := range all {
+			t.Run(s.pkg, func(t *testing.T) { s.judge(t, shared) })
+		}
+	})
+}
+
+func build(t *testing.T) (all []suite) {
+	t.Helper()
+	only := regexp.MustCompile(*packages)
+	for _, of := range suites {
+		if !only.MatchString(of.pkg) {
+			continue
+		}
+		s := suite{pkg: of.pkg, attaches: of.attaches, name: strings.ReplaceAll(of.pkg, "/", "-")}
+		s.binary = filepath.Join(t.TempDir(), s.name+".test")
+		goTool(t, source(t, s.pkg), "test", "-c", "-tags", "vm", "-o", s.binary, ".")
+		s.want = list(t, s.binary)
+		all = append(all, s)
+	}
+	if len(all) == 0 {
+		t.Fatalf("no package is like %q", *packages)
+	}
+	return all
+}
+
+func goTool(t *testing.T, dir string, args ...string) {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), "go", args...)
+	cmd.Dir = dir
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+}
+
+// list returns what a binary would run.
+func list(t *testing.T, binary string) (names []string) {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), binary, "-test.list", "^(Test|Fuzz|Example)")
+	cmd.Env = append(os.Environ(), "IKEPULSE_PRODUCT=none") // as in a guest
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	only := regexp.MustCompile(*tests)
+	for _, name := range strings.Fields(string(out)) {
+		if only.MatchString(name) {
+			names = append(names, name)
+		}
+	}
+	if len(names) == 0 && *tests == "" {
+		t.Fatal("no tests")
+	}
+	return names
+}
+
+// script runs one suite after the other and leaves for each what it said and
+// how it ended. In short mode no case of a table is left out, but fewer rounds
+// are raced: an emulated CPU takes ten times as long.
+func script(t *testing.T, all []suite) string {
+	t.Helper()
+	var b strings.Builder
+	for i, s := range all {
+		if s.attaches && (i == 0 || !all[i-1].attaches) {
+			b.WriteString("echo 0 > /sys/devices/system/cpu/cpu1/online || exit\n")
+		}
+		at := filepath.Join(vm.Shared, s.name)
+		fmt.Fprintf(&b, "cd '%s'\nbegun=$(cut -d' ' -f1 /proc/uptime)\n'%s' -test.v -test.short -test.run '%s' > %s.out 2>&1\n"+
+			"echo $? $begun $(cut -d' ' -f1 /proc/uptime) > %s.end\n", source(t, s.pkg), s.binary, *tests, at, at)
+	}
+	return b.String()
+}
+
+// environment requires of a guest what the kernels have, and of the host's
+// files what the host requires.
+func environment(words ...string) []string {
+	if casesPromised() {
+		words = append(words, "cases")
+	}
+	return []string{"IKEPULSE_REQUIRE=" + strings.Join(words, ","), "IKEPULSE_CASES=" + os.Getenv("IKEPULSE_CASES")}
+}
+
+func casesPromised() bool {
+	return slices.Contains(strings.Split(os.Getenv("IKEPULSE_REQUIRE"), ","), "cases")
+}
+
+func source(t *testing.T, pkg string) string {
+	t.Helper()
+	dir, err := filepath.Abs(filepath.Join("../..", pkg))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+var (
+	verdict = regexp.MustCompile(`(?m)^ *--- (PASS|FAIL|SKIP): (\S+)`)
+	// telling are lines worth reading though all is well.
+	telling = regexp.MustCompile(`verifier: .*`)
+)
+
+// judge wants every listed test to have passed; without the external cases
+// those that need them may be skipped.
+func (s *suite) judge(t *testing.T, shared string) {
+	t.Helper()
+	out, _ := os.ReadFile(filepath.Join(shared, s.name+".out"))
+	end, _ := os.ReadFile(filepath.Join(shared, s.name+".end"))
+	var exit int
+	var from, to float64 // by the guest's clock
+	if _, err := fmt.Sscan(string(end), &exit, &from, &to); err != nil {
+		t.Fatalf("it did not end: %q, %v\n%s", end, err, out)
+	}
+	want, counts := slices.Clone(s.want), map[string]int{}
+	for _, found := range verdict.FindAllStringSubmatch(string(out), -1) {
+		counts[found[1]]++
+		if found[1] == "PASS" || found[1] == "SKIP" && !casesPromised() {
+			want = slices.DeleteFunc(want, func(name string) bool { return name == found[2] })
+		}
+	}
+	t.Logf("%s: %d passed, %d failed, %d skipped in %.0f s", s.pkg, counts["PASS"], counts["FAIL"], counts["SKIP"], to-from)
+	for _, line := range telling.FindAllString(string(out), -1) {
+		t.Log(strings.TrimSpace(line))
+	}
+	if exit != 0 || counts["FAIL"] > 0 || len(want) > 0 {
+		t.Errorf("exit %d; not passed: %q\n%s", exit, want, out)
+	}
+}
