@@ -184,3 +184,20 @@ func TestDriftsWithoutProbe(t *testing.T) {
 		})
 	}
 }
+
+// An SPI that is no tunnel's has nobody asked, whoever else is there.
+func TestDriftOfNobody(t *testing.T) {
+	inBubble(t, func(w *world) {
+		_, gateway := w.pair(4)
+		in := gateway.inSPI()
+		gateway.happened()
+		for _, spi := range []uint32{in + 4, in + 1, in ^ 1<<slotBits, 0} { // the first is of the same shard
+			gateway.group.Drifted(spi, elsewhere)
+		}
+		w.after(time.Second)
+		gateway.wantEvents()
+		if unknown, sent := gateway.counter(cDriftsUnknown), gateway.counter(cProbes); unknown != 4 || sent != 0 {
+			t.Errorf("%d were of no tunnel, %d probes", unknown, sent)
+		}
+	})
+}
