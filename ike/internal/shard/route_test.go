@@ -232,6 +232,12 @@ func TestTurnTakesShares(t *testing.T) {
 	if s.count[cDiscarded] != 1000 || s.count[cUnknownESP] != 1000 || s.first.waiting() {
 		t.Errorf("at the end: %v", s.count)
 	}
+	for range share + 1 {
+		s.group.Drifted(7, elsewhere)
+	}
+	if !s.turn(w.now()) || s.turn(w.now()) || s.count[cDriftsUnknown] != 1000+share+1 {
+		t.Errorf("drifts alone: %v", s.count)
+	}
 }
 
 // The memory of a flood goes when the flood has gone.
