@@ -16,7 +16,7 @@ func statsCommand(e env) *cli.Command {
 		UsageText: "[--all] [--rate TIME | --watch TIME] [--json]",
 		Description: `XDP's counters are kept from when it was loaded, the daemon's from its start;
 those that are 0 are left out. Works without the daemon, from the pins. Events are
-what XDP tells the daemon of; they are lost while no daemon reads.
+what XDP tells the daemon of; where none reads they are lost after some 10,000.
 A rate is what a counter gained a second between two readings, by the time that
 passed between them; "reset" is one that began anew meanwhile.
 

@@ -65,10 +65,13 @@ func (d *daemon) readEvents(ctx context.Context) error {
 	if d.events == nil || d.events.ring == nil {
 		return nil
 	}
-	stop := context.AfterFunc(ctx, func() { _ = d.events.ring.Close() }) // so does its owner, who hears of errors
-	defer stop()
+	closed := make(chan error, 1)
+	stop := context.AfterFunc(ctx, func() { closed <- d.events.ring.Close() })
 	d.events.read()
-	return nil
+	if stop() {
+		return nil // it has failed before
+	}
+	return <-closed
 }
 
 func (e *events) read() {

@@ -195,7 +195,7 @@ func TestProblems(t *testing.T) {
 	if p := d.problems(well()); len(p) > 0 || p == nil {
 		t.Errorf("well, and %q", p)
 	}
-	clock := errors.New("out of order")
+	clock, ring := errors.New("out of order"), errors.New("torn")
 	for says, spoil := range map[string]func(*Status){
 		"XDP is not attached to eth1: nothing answers keepalives there; ikepulse attach eth1": func(st *Status) { st.XDP.Attachments = st.XDP.Attachments[:1] },
 		"XDP is not on eth0: it is gone; it is attached again": func(st *Status) {
@@ -209,6 +209,10 @@ func TestProblems(t *testing.T) {
 		"all 10 tunnels of xdp.capacity": func(st *Status) { st.IKE.Connecting = 1 },
 		"3 errors of the program itself": func(st *Status) { st.IKE.Counters["panics"], st.IKE.Counters["key_exchange_panics"] = 1, 2 },
 		"cannot be read: out of order":   func(*Status) { d.clockError.Store(&clock) },
+		"what XDP tells of cannot be read: torn; a peer whose address has changed": func(*Status) {
+			d.events = &events{}
+			d.events.failed.Store(&ring)
+		},
 	} {
 		st := well()
 		spoil(st)
@@ -217,6 +221,7 @@ func TestProblems(t *testing.T) {
 		}
 		d.clockError.Store(nil)
 		d.slotless.Store(0)
+		d.events = nil
 	}
 	d.slotless.Store(bootTime() - int64(slotsRest) - int64(time.Second))
 	if p := d.problems(well()); len(p) > 0 {
