@@ -137,6 +137,39 @@ int limit_store(struct xdp_md *ctx)
 	return XDP_PASS;
 }
 
+/* As many bytes as the product has for a keepalive's tuple, mapped alike. */
+struct limit_mapping {
+	__u64 rest[3];
+	__u32 seen;
+	__u32 more;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct limit_mapping);
+} mappings SEC(".maps");
+
+/* The least for a keepalive's tuple: one line of its own, read and stamped. */
+SEC("xdp")
+int limit_keepalive(struct xdp_md *ctx)
+{
+	struct headers h = headers(ctx);
+	struct limit_mapping *entry;
+	__u32 index;
+
+	if (!parse_esp(&h) || *(__u8 *)h.spi != 0xff)
+		return missed();
+	index = (h.ip->saddr * 0x9e3779b1 ^ bpf_ntohs(h.udp->source)) * 0x85ebca6b >> 4 & slot_mask;
+	entry = bpf_map_lookup_elem(&mappings, &index);
+	if (!entry || entry->seen == state.tick)
+		return missed();
+	*(volatile __u32 *)&entry->seen = state.tick;
+	return XDP_DROP;
+}
+
 /* RFC 4301 section 4.1 finds an SA by SPI and destination. */
 struct textbook_key {
 	__u32 spi; /* host order */

@@ -20,6 +20,13 @@ type benchLimitEntry struct {
 	Rest uint64
 }
 
+type benchLimitMapping struct {
+	_    structs.HostLayout
+	Rest [3]uint64
+	Seen uint32
+	More uint32
+}
+
 type benchShared struct {
 	_      structs.HostLayout
 	Lcg    uint64
@@ -47,11 +54,13 @@ type benchTextbookKey struct {
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
 	benchMapLimit            = "limit"
+	benchMapMappings         = "mappings"
 	benchMapNext             = "next"
 	benchMapTextbook         = "textbook"
 	benchProgFloorDrop       = "floor_drop"
 	benchProgFloorPass       = "floor_pass"
 	benchProgFloorTx         = "floor_tx"
+	benchProgLimitKeepalive  = "limit_keepalive"
 	benchProgLimitLoad       = "limit_load"
 	benchProgLimitStore      = "limit_store"
 	benchProgMutateEsp       = "mutate_esp"
@@ -117,6 +126,7 @@ type benchProgramSpecs struct {
 	FloorDrop       *ebpf.ProgramSpec `ebpf:"floor_drop"`
 	FloorPass       *ebpf.ProgramSpec `ebpf:"floor_pass"`
 	FloorTx         *ebpf.ProgramSpec `ebpf:"floor_tx"`
+	LimitKeepalive  *ebpf.ProgramSpec `ebpf:"limit_keepalive"`
 	LimitLoad       *ebpf.ProgramSpec `ebpf:"limit_load"`
 	LimitStore      *ebpf.ProgramSpec `ebpf:"limit_store"`
 	MutateEsp       *ebpf.ProgramSpec `ebpf:"mutate_esp"`
@@ -132,6 +142,7 @@ type benchProgramSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type benchMapSpecs struct {
 	Limit    *ebpf.MapSpec `ebpf:"limit"`
+	Mappings *ebpf.MapSpec `ebpf:"mappings"`
 	Next     *ebpf.MapSpec `ebpf:"next"`
 	Textbook *ebpf.MapSpec `ebpf:"textbook"`
 }
@@ -173,6 +184,7 @@ func (o *benchObjects) Close() error {
 // It can be passed to loadBenchObjects or ebpf.CollectionSpec.LoadAndAssign.
 type benchMaps struct {
 	Limit    *ebpf.Map `ebpf:"limit"`
+	Mappings *ebpf.Map `ebpf:"mappings"`
 	Next     *ebpf.Map `ebpf:"next"`
 	Textbook *ebpf.Map `ebpf:"textbook"`
 }
@@ -180,6 +192,7 @@ type benchMaps struct {
 func (m *benchMaps) Close() error {
 	return _BenchClose(
 		m.Limit,
+		m.Mappings,
 		m.Next,
 		m.Textbook,
 	)
@@ -208,6 +221,7 @@ type benchPrograms struct {
 	FloorDrop       *ebpf.Program `ebpf:"floor_drop"`
 	FloorPass       *ebpf.Program `ebpf:"floor_pass"`
 	FloorTx         *ebpf.Program `ebpf:"floor_tx"`
+	LimitKeepalive  *ebpf.Program `ebpf:"limit_keepalive"`
 	LimitLoad       *ebpf.Program `ebpf:"limit_load"`
 	LimitStore      *ebpf.Program `ebpf:"limit_store"`
 	MutateEsp       *ebpf.Program `ebpf:"mutate_esp"`
@@ -223,6 +237,7 @@ func (p *benchPrograms) Close() error {
 		p.FloorDrop,
 		p.FloorPass,
 		p.FloorTx,
+		p.LimitKeepalive,
 		p.LimitLoad,
 		p.LimitStore,
 		p.MutateEsp,

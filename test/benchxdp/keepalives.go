@@ -23,10 +23,11 @@ type keepaliveRow struct {
 	way
 }
 
-// The rows of keepaliveRows. Floors come first.
+// The rows of keepaliveRows. Floors come first, then the limit.
 const (
 	dropFloor = iota
 	txFloor
+	leastDone
 	absorbed
 	answered
 )
@@ -56,6 +57,13 @@ func (b *bench) keepaliveRows(p *population) (rows []keepaliveRow, err error) {
 			return nil, err
 		}
 	}
+	least, err := b.program(benchProgLimitKeepalive, settings{benchVarSlotMask: p.slotMask()}, map[string]*ebpf.Map{benchMapMappings: p.mappings})
+	if err == nil {
+		err = add(armLeastDone, least, way{verdict: bpf.VerdictDrop})
+	}
+	if err != nil {
+		return nil, err
+	}
 	for _, reason := range []bpf.Reason{bpf.ReasonKeepaliveAbsorbed, bpf.ReasonKeepaliveAnswered} {
 		product, err := b.product(p, variant{newTicks: true, absorb: reason == bpf.ReasonKeepaliveAbsorbed})
 		if err == nil {
@@ -68,15 +76,21 @@ func (b *bench) keepaliveRows(p *population) (rows []keepaliveRow, err error) {
 	return rows, nil
 }
 
-// addKeepalives adds the four arms, each measured as run says.
+const armLeastDone = "parse, load and store of 32 B (limit)"
+
+// addKeepalives adds the arms, each measured as run says.
 func (s *section) addKeepalives(rows []keepaliveRow, run func(keepaliveRow) func() (float64, error)) (arms []*arm) {
 	for i, row := range rows {
 		var floor *arm
-		if i >= absorbed {
-			floor = arms[i-absorbed]
+		switch i {
+		case leastDone, absorbed:
+			floor = arms[dropFloor]
+		case answered:
+			floor = arms[txFloor]
 		}
 		arms = append(arms, s.add(row.name, floor, run(row)))
 	}
+	arms[absorbed].limit = arms[leastDone]
 	return arms
 }
 

@@ -14,12 +14,13 @@ import (
 // population is a number of SPIs, and as many tuples, with the maps that know
 // them all: the product's, sized as the loader sizes them, and its rivals'.
 type population struct {
-	members int
-	steady  *ebpf.Map // hot, all stamped in the one tick there is
-	moving  *ebpf.Map // hot, for arms with a new tick each frame
-	others  map[string]*ebpf.Map
-	limit   *ebpf.Map
-	hash    *ebpf.Map
+	members  int
+	steady   *ebpf.Map // hot, all stamped in the one tick there is
+	moving   *ebpf.Map // hot, for arms with a new tick each frame
+	others   map[string]*ebpf.Map
+	limit    *ebpf.Map
+	mappings *ebpf.Map
+	hash     *ebpf.Map
 
 	products map[variant]*product
 }
@@ -74,9 +75,14 @@ func (r *rig) populate(members int) (*population, error) {
 	own.Maps[benchMapLimit].MaxEntries = uint32(maps.Entries(members))
 	// As many as the product's tables have room for: short chains.
 	own.Maps[benchMapTextbook].MaxEntries = uint32(maps.Entries(members))
+	own.Maps[benchMapMappings].MaxEntries = uint32(maps.Entries(members))
+	if ours, limit := spec.Maps[bpf.MapNear].ValueSize, own.Maps[benchMapMappings].ValueSize*uint32(bpf.NearWays); ours != limit {
+		return nil, fmt.Errorf("the product has buckets of %d bytes, the limit arm of %d: it must follow", ours, limit)
+	}
 	made := map[**ebpf.Map]*ebpf.MapSpec{
 		&p.steady: spec.Maps[bpf.MapHot], &p.moving: spec.Maps[bpf.MapHot],
 		&p.limit: own.Maps[benchMapLimit], &p.hash: own.Maps[benchMapTextbook],
+		&p.mappings: own.Maps[benchMapMappings],
 	}
 	for place, spec := range made {
 		if *place, err = r.newMap(spec); err != nil {
