@@ -162,7 +162,7 @@ int limit_keepalive(struct xdp_md *ctx)
 
 	if (!parse_esp(&h) || *(__u8 *)h.spi != 0xff)
 		return missed();
-	index = (h.ip->saddr * 0x9e3779b1 ^ bpf_ntohs(h.udp->source)) * 0x85ebca6b >> 4 & slot_mask;
+	index = (bpf_ntohl(h.ip->saddr) * PORTS_A_PEER + bpf_ntohs(h.udp->source)) * 0x9e3779b1 & slot_mask;
 	entry = bpf_map_lookup_elem(&mappings, &index);
 	if (!entry || entry->seen == state.tick)
 		return missed();
