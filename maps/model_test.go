@@ -109,7 +109,7 @@ func (m *model) release() {
 // killed ends the process within a call, and starts the next one.
 func (m *model) killed() {
 	tuple, _ := m.pick()
-	e, is, err := m.Peers.lookup(tuple)
+	_, is, err := m.Peers.lookup(tuple)
 	switch {
 	case err != nil:
 	case is && m.random.IntN(2) == 0: // within the last Release
@@ -117,7 +117,7 @@ func (m *model) killed() {
 	case is: // within clear
 		m.Peers.near.words.store(m.Peers.near.home(tuple)*wordsPerNear+1, 0)
 	case len(m.has) < m.most: // within the first Acquire
-		e = bpf.PeerEntry{Owners: 1, Place: m.Peers.near.vacancy(tuple)}
+		e := bpf.PeerEntry{Owners: 1, Place: m.Peers.near.vacancy(tuple)}
 		err = m.Peers.m.Update(tuple.key(), e, ebpf.UpdateNoExist)
 	}
 	if err == nil {
