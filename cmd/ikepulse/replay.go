@@ -52,9 +52,9 @@ Example: ikepulse replay trace.pcap --all-spis | grep -v '"verdict":"pass"'`,
 				}
 			}
 			defer f.Close()
-			capture, err := rereadable(c.Context, f)
+			capture, err := rereadable(c.Context, f, mostPiped)
 			if err != nil {
-				return err
+				return adviseReplay(name, err)
 			}
 			out := bufio.NewWriterSize(e.stdout, 1<<16)
 			err = replay.Run(c.Context, out, capture, o)
@@ -94,9 +94,12 @@ func replayOptions(c *cli.Context) (o replay.Options, err error) {
 	return o, nil
 }
 
+// mostPiped is how many bytes of a pipe are kept.
+const mostPiped = 256 << 20
+
 // rereadable makes a capture one that can be read twice: what comes through a
-// pipe is kept in memory.
-func rereadable(ctx context.Context, f *os.File) (io.ReadSeeker, error) {
+// pipe is kept in memory, once it has begun as a capture does.
+func rereadable(ctx context.Context, f *os.File, most int64) (io.ReadSeeker, error) {
 	if _, err := f.Seek(0, io.SeekCurrent); err == nil {
 		return f, nil
 	}
@@ -104,7 +107,13 @@ func rereadable(ctx context.Context, f *os.File) (io.ReadSeeker, error) {
 	read := make(chan error, 1)
 	// Ends with the pipe, or with the process.
 	go func() {
-		_, err := all.ReadFrom(f)
+		_, err := pcap.NewReader(io.TeeReader(f, &all))
+		if err == nil {
+			_, err = all.ReadFrom(io.LimitReader(f, most+1-int64(all.Len())))
+		}
+		if err == nil && int64(all.Len()) > most {
+			err = fmt.Errorf("more than %d MB come through the pipe: write them to a file, which is not kept in memory", most>>20)
+		}
 		read <- err
 	}()
 	select {

@@ -222,3 +222,36 @@ func bpffs(t *testing.T) (all []string) {
 	}
 	return all
 }
+
+// TestReplayPiped: what comes through a pipe is kept up to a limit, and not at
+// all if it is no capture: its writer need not end for that.
+func TestReplayPiped(t *testing.T) {
+	const most = 1 << 20
+	for name, c := range map[string]struct {
+		begins []byte
+		want   string
+	}{
+		"no capture": {make([]byte, 4), "begins with 00 00 00 00"},
+		"too much":   {long(), "more than 1 MB"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r, w, err := os.Pipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer r.Close()
+			defer w.Close()
+			go func() { // ends when r is closed
+				_, err := w.Write(c.begins)
+				for err == nil {
+					_, err = w.Write(make([]byte, 1<<16))
+				}
+			}()
+			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+			defer cancel()
+			if _, err := rereadable(ctx, r, most); err == nil || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("%v, want %q", err, c.want)
+			}
+		})
+	}
+}
