@@ -23,7 +23,8 @@ const (
 
 // Attach puts the program on an interface: natively, else in generic mode with
 // the reason in the attachment's note. Where it is already, it becomes the
-// present program. Another's program is a [*ForeignError] and stays. On some
+// present program. Another's program is a [*ForeignError] and stays. Where
+// keepalives are answered and an answer would go astray, it is refused. On some
 // drivers attaching resets the link.
 func (i *Instance) Attach(ifname string) (Attachment, error) {
 	var done Attachment
@@ -43,9 +44,28 @@ func (i *Instance) Attach(ifname string) (Attachment, error) {
 
 // put makes the interface run the present program.
 func (i *Instance) put(dev netlink.Link, links []attached) (Attachment, error) {
-	if err := i.suits(dev); err != nil {
+	undo, err := i.suit(dev, pinnedName(dev, links))
+	if err != nil {
 		return Attachment{}, err
 	}
+	a, err := i.place(dev, links)
+	if err != nil {
+		return Attachment{}, errors.Join(err, undo())
+	}
+	return a, nil
+}
+
+// pinnedName is the name by which the interface was attached, or will be.
+func pinnedName(dev netlink.Link, links []attached) string {
+	for _, l := range links {
+		if l.index == dev.Attrs().Index {
+			return l.name
+		}
+	}
+	return dev.Attrs().Name
+}
+
+func (i *Instance) place(dev netlink.Link, links []attached) (Attachment, error) {
 	prog, release, err := i.present()
 	if err != nil {
 		return Attachment{}, err
@@ -72,13 +92,14 @@ func (i *Instance) Attachments() (all []Attachment, err error) {
 }
 
 // Detach takes the program off the interface of that name, present or former,
-// also while a daemon runs. [ErrNotAttached] if it is on none.
+// also while a daemon runs, and switches on again what attaching has switched
+// off. [ErrNotAttached] if it is on none.
 func (i *Instance) Detach(ifname string) error {
 	return i.locked(func(links []attached) error {
 		for _, l := range links {
 			if l.name == ifname || l.attachment().Interface == ifname {
 				delete(i.links, l.name)
-				return l.detach()
+				return l.leave()
 			}
 		}
 		return fmt.Errorf("detaching %s: %w", ifname, ErrNotAttached)
@@ -92,7 +113,7 @@ func (i *Instance) DetachAll() error {
 		var errs []error
 		for _, l := range links {
 			delete(i.links, l.name)
-			errs = append(errs, l.detach())
+			errs = append(errs, l.leave())
 		}
 		return errors.Join(errs...)
 	})
@@ -191,7 +212,7 @@ func (a attached) update(prog *ebpf.Program) (Attachment, error) {
 	if err != nil {
 		return Attachment{}, err
 	}
-	after.since = a.since
+	after.pin, after.since = a.pin, a.since
 	return after.attachment(), nil
 }
 
@@ -319,23 +340,6 @@ func device(ifname string) (netlink.Link, error) {
 		return nil, errors.New("no such interface in this network namespace")
 	}
 	return dev, err
-}
-
-// suits refuses interfaces on which an answer would leave beside their master:
-// what a bridge port or a bond's slave sends is the master's to decide.
-func (i *Instance) suits(dev netlink.Link) error {
-	index := dev.Attrs().MasterIndex
-	if index == 0 || i.set.Meta.Keepalive != DefaultKeepalive {
-		return nil
-	}
-	master, err := netlink.LinkByIndex(index)
-	if err != nil {
-		return err
-	}
-	if kind := master.Type(); kind == "bridge" || kind == "bond" {
-		return fmt.Errorf("it is a port of the %s %s, and keepalives are answered: attach to %s, or load with keepalive absorb", kind, master.Attrs().Name, master.Attrs().Name)
-	}
-	return nil
 }
 
 func programName(id uint32) string {

@@ -23,6 +23,15 @@ import (
 // interfaces without a gap. If the kernel refuses it, the one that is there
 // goes on: [Instance.Older] says why.
 func Ensure(o Options) (*Instance, error) {
+	i, err := ensured(o)
+	if err != nil {
+		return nil, err
+	}
+	i.keepTags = o.KeepTags
+	return i, nil
+}
+
+func ensured(o Options) (*Instance, error) {
 	dir, err := o.dir()
 	if err = errors.Join(err, o.check()); err != nil {
 		return nil, err

@@ -22,6 +22,7 @@ type Attachment struct {
 	ProgramID uint32
 	LinkID    uint32
 	Since     time.Time // zero when not pinned
+	KeepsTags bool      // Attach has switched off what hides VLAN tags, and Detach switches it on again
 	Gone      bool      // the interface is deleted, in another namespace, or lost the program; Reattach or Detach
 	Note      string    // why not native, or what became of the interface
 }
@@ -115,6 +116,15 @@ func (a attached) detach() error {
 	return nil
 }
 
+// leave is detach for good: what attaching has switched off comes on again.
+func (a attached) leave() error {
+	err := a.detach()
+	if a.pin != "" {
+		err = errors.Join(err, restoreTags(filepath.Dir(a.pin), a.name))
+	}
+	return err
+}
+
 func closeLinks(links []attached) {
 	for _, a := range links {
 		if a.pin != "" {
@@ -142,6 +152,7 @@ func (a attached) attachment() Attachment {
 	}
 	out.Interface, out.Index, out.Gone, out.Note = dev.Attrs().Name, a.index, false, ""
 	out.Mode = modeOf(dev)
+	out.KeepsTags = a.pin != "" && keepsTags(filepath.Dir(a.pin), a.name)
 	return out
 }
 

@@ -50,6 +50,7 @@ type Options struct {
 	NATTPort       uint16        // 0: 4500
 	Account        bool          // keep packets and last_seq, at a second cache line a packet
 	Follow         bool          // the SPIs are another daemon's: found by a hash, keepalives never answered
+	KeepTags       bool          // Attach switches off what hides VLAN tags, if an answer would leave without
 	Own            bool          // whoever asks owns the instance: what is attached changes, too, without a gap
 
 	alter func(*ebpf.CollectionSpec) // nil; a test's way to a program that the kernel refuses
@@ -128,12 +129,13 @@ func (o Options) check() error {
 // attached to. Every method may be called from any goroutine of a thread in
 // its namespace; calls of several processes wait for each other.
 type Instance struct {
-	dir     string // "": not pinned
-	set     *maps.Set
-	program *ebpf.Program
-	hot     ebpf.MapID // tells its maps from those of a successor at the same place
-	older   error
-	tables  error // why there are none, as far as this process knows
+	dir      string // "": not pinned
+	set      *maps.Set
+	program  *ebpf.Program
+	hot      ebpf.MapID // tells its maps from those of a successor at the same place
+	keepTags bool
+	older    error
+	tables   error // why there are none, as far as this process knows
 
 	mu    sync.Mutex
 	links map[string]link.Link // by interface; only when not pinned

@@ -149,7 +149,10 @@ func purge(dir string) error {
 	}
 	errs := []error{sweep(dir)}
 	for _, l := range links {
-		errs = append(errs, l.detach())
+		errs = append(errs, l.leave())
+	}
+	for _, name := range recorded(dir) { // of one who was killed between the record and the link
+		errs = append(errs, restoreTags(dir, name))
 	}
 	if err := errors.Join(append(errs, os.RemoveAll(dir))...); err != nil {
 		return err

@@ -175,13 +175,14 @@ func (f *found) handOver(dir string) error {
 	return nil
 }
 
-// movePins moves those of the links that are there.
+// movePins moves those of the links that are there, with their records.
 func (f *found) movePins(from, to string) error {
 	var errs []error
 	for _, l := range f.links {
-		err := os.Rename(linkPin(from, l.name), linkPin(to, l.name))
-		if !errors.Is(err, fs.ErrNotExist) {
-			errs = append(errs, err)
+		for _, pin := range []func(dir, ifname string) string{linkPin, tagsPin} {
+			if err := os.Rename(pin(from, l.name), pin(to, l.name)); !errors.Is(err, fs.ErrNotExist) {
+				errs = append(errs, err)
+			}
 		}
 	}
 	return errors.Join(errs...)

@@ -22,7 +22,8 @@ const module = "github.com/ikepulse/ikepulse/"
 var mayImport = map[string][]string{
 	"bpf":                   {},
 	"maps":                  {"bpf"},
-	"loader":                {"bpf", "maps"},
+	"loader":                {"bpf", "maps", "loader/ethtool"},
+	"loader/ethtool":        {},
 	"ike/internal/mono":     {},
 	"ike/internal/wire":     {},
 	"ike/internal/suite":    {"ike/internal/wire"},
@@ -47,6 +48,7 @@ var others = map[string][]string{
 	"bpf":                   {"github.com/cilium/ebpf"},
 	"maps":                  {"github.com/cilium/ebpf", "golang.org/x/sys"},
 	"loader":                {"github.com/cilium/ebpf", "github.com/vishvananda/netlink", "golang.org/x/sys"},
+	"loader/ethtool":        {"github.com/vishvananda/netlink", "golang.org/x/sys"},
 	"ike/internal/mono":     {},
 	"ike/internal/wire":     {},
 	"ike/internal/suite":    {"golang.org/x/crypto", "filippo.io/bigmod"},

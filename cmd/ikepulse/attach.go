@@ -29,6 +29,7 @@ Example: ikepulse attach eth0 --keepalive absorb`,
 			&cli.DurationFlag{Name: "answer-interval", Usage: "answer a peer once in `TIME` at most"},
 			&cli.IntFlag{Name: "capacity", Usage: "room for `N` tunnels"},
 			&cli.IntFlag{Name: "pass-every", Usage: "let each peer's every `N`th keepalive through, for this host's conntrack"},
+			&cli.StringFlag{Name: "vlan-offload", Usage: "where the NIC takes VLAN tags off and answers would go out without: keep, or `off` until detach"},
 			&cli.BoolFlag{Name: "account", Usage: "count each SPI's packets, for debugging: every packet costs more"},
 		},
 		Action: func(c *cli.Context) error {
@@ -81,6 +82,14 @@ func planOf(c *cli.Context) (*plan, error) {
 	}
 	if c.IsSet("pass-every") {
 		p.options.PassEvery = c.Int("pass-every")
+	}
+	if c.IsSet("vlan-offload") {
+		switch word := c.String("vlan-offload"); word {
+		case "keep", "off":
+			p.options.KeepTags = word == "off"
+		default:
+			return nil, usage("--vlan-offload %s: want keep or off", word)
+		}
 	}
 	if c.IsSet("account") {
 		p.options.Account = c.Bool("account")

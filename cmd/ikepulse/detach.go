@@ -102,6 +102,9 @@ const notTried = "was not attached, and is no longer tried"
 func detachOne(e env, t *told, loaded *loader.Instance, name string) error {
 	tried := t.giveUp(name)
 	what := "detached"
+	if keepsTags(loaded, name) {
+		what += ", its VLAN offload is on again"
+	}
 	err := loaded.Detach(name)
 	if errors.Is(err, loader.ErrNotAttached) {
 		if what, err = "was not attached", nil; tried {
@@ -112,6 +115,12 @@ func detachOne(e env, t *told, loaded *loader.Instance, name string) error {
 		_, err = fmt.Fprintf(e.stdout, "%s: %s\n", name, what)
 	}
 	return err
+}
+
+// keepsTags tells whether attaching has switched an interface's VLAN offload off.
+func keepsTags(loaded *loader.Instance, name string) bool {
+	attached, err := loaded.Attachments()
+	return err == nil && slices.ContainsFunc(attached, func(a loader.Attachment) bool { return a.Interface == name && a.KeepsTags })
 }
 
 // removeLast removes every trace when nothing is attached and nobody uses it.

@@ -223,6 +223,8 @@ func TestRenderAttached(t *testing.T) {
 	native := loader.Attachment{Interface: "eth0", Mode: "native", ProgramID: 314, LinkID: 7}
 	generic := loader.Attachment{Interface: "eth1", Mode: "generic", ProgramID: 314, LinkID: 8,
 		Note: "not native: the driver cannot, or not with an MTU of 9000 and its present LRO and queues"}
+	vlan := native
+	vlan.KeepsTags = true
 	absorb := xdp()
 	absorb.Keepalive, absorb.Capacity = "absorb", 1
 	passing := xdp()
@@ -231,6 +233,7 @@ func TestRenderAttached(t *testing.T) {
 		"attach":         {XDP: xdp(), done: []loader.Attachment{native}, from: "those of eth0"},
 		"attach-again":   {XDP: xdp(), done: []loader.Attachment{native}, before: []loader.Attachment{native}, from: "those of eth0"},
 		"attach-generic": {XDP: absorb, done: []loader.Attachment{native, generic}, from: "listen.addresses of ikepulse.yaml"},
+		"attach-vlan":    {XDP: xdp(), done: []loader.Attachment{vlan}, from: "those of eth0"},
 		"attach-pass":    {XDP: passing, done: []loader.Attachment{native}, from: "as the running daemon has them"},
 	} {
 		golden(t, name, printed(t, func(w io.Writer) error { return renderAttached(w, a) }))

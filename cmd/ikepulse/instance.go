@@ -44,7 +44,11 @@ func (i instance) status(ctx context.Context) (*gateway.Status, error) {
 	}
 	st = gateway.Status{Instance: i.names.Instance, State: gateway.NotRunning, Problems: []string{}}
 	err = i.pins(func(loaded *loader.Instance) (err error) {
-		st.XDP, err = gateway.DescribeXDP(loaded)
+		if st.XDP, err = gateway.DescribeXDP(loaded); err != nil {
+			return err
+		}
+		misfits, err := loaded.Unfit()
+		st.Problems = append(st.Problems, gateway.Misfits(misfits)...)
 		return err
 	})
 	if i.running && st.XDP != nil && st.XDP.Follow {

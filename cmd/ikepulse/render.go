@@ -113,6 +113,9 @@ func attachmentText(a gateway.Attachment) string {
 	if a.AttachedMS != nil {
 		s += ", attached " + spanMS(*a.AttachedMS)
 	}
+	if a.VLANOffload != "" {
+		s += ", VLAN offload " + a.VLANOffload
+	}
 	return s
 }
 

@@ -28,6 +28,9 @@ func renderAttached(w io.Writer, a attached) error {
 			already = " already"
 		}
 		fmt.Fprintf(&p, "%s: attached%s, %s, prog %d ikepulse_xdp%s\n", on.Interface, already, on.Mode, on.ProgramID, because(on.Note))
+		if on.KeepsTags {
+			fmt.Fprintf(&p, "%s: its VLAN offload is off until it is detached, so that answers keep their tags\n", on.Interface)
+		}
 	}
 	var names []string
 	for _, address := range a.Addresses {
@@ -72,8 +75,10 @@ func (p *page) goodToKnow(a attached) {
 	} else {
 		p.WriteString("- some drivers reset the link for it, and limit MTU, LRO and queues while it is there\n")
 	}
-	p.WriteString("- a VLAN tag that the NIC strips is invisible to it: an answer would go out without\n" +
-		"- it stays after this command and after the daemon: ikepulse detach\n")
+	if a.Keepalive == "answer" {
+		p.WriteString("- make VLANs first: where the NIC takes their tags off an answer would go out without, and attach says so\n")
+	}
+	p.WriteString("- it stays after this command and after the daemon: ikepulse detach\n")
 }
 
 // renderChecked is what check says of a good configuration.

@@ -48,6 +48,7 @@ type XDP struct {
 	Capacity       int  // tunnels, 1..MaxCapacity
 	StrangerPass   bool // a keepalive from an unknown tuple goes to the stack
 	PassEvery      int  // so does every so manieth from a known one; 0: none
+	KeepTags       bool // the NIC's VLAN offload is off where it hides tags, while XDP is there
 }
 
 // Control is the control socket.

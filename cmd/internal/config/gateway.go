@@ -93,6 +93,9 @@ var xdpKeys = block[XDP]{
 		x.StrangerPass = v.choice([]string{"drop", "pass"}) == "pass"
 	}},
 	{name: "pass_every", read: func(x *XDP, v value) { x.PassEvery = v.whole(0, 1_000_000) }},
+	{name: "vlan_offload", read: func(x *XDP, v value) {
+		x.KeepTags = v.choice([]string{"keep", "off"}) == "off"
+	}},
 	{name: "account_every_packet", refuse: notYet},
 }
 

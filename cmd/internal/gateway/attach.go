@@ -13,7 +13,7 @@ import (
 // LoaderOptions are what a configuration says of the XDP program.
 func LoaderOptions(instance string, c *config.Config) loader.Options {
 	return loader.Options{Instance: instance, Capacity: c.XDP.Capacity, Keepalive: c.XDP.Keepalive,
-		AnswerInterval: c.XDP.AnswerInterval, StrangerPass: c.XDP.StrangerPass, PassEvery: c.XDP.PassEvery}
+		AnswerInterval: c.XDP.AnswerInterval, StrangerPass: c.XDP.StrangerPass, PassEvery: c.XDP.PassEvery, KeepTags: c.XDP.KeepTags}
 }
 
 // Load takes over what is loaded, or loads it. fresh says that nothing was, so

@@ -221,7 +221,7 @@ func (d *daemon) listen(context.Context) (err error) {
 // from his tunnel: it is tried again, and status says so.
 func (d *daemon) attach(context.Context) error {
 	if d.keeper != nil {
-		d.keeper.pass()
+		d.keeper.pass(true)
 	}
 	return nil
 }

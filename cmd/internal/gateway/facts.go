@@ -11,6 +11,7 @@ import (
 
 	"github.com/ikepulse/ikepulse/cmd/internal/config"
 	"github.com/ikepulse/ikepulse/loader"
+	"github.com/ikepulse/ikepulse/loader/ethtool"
 )
 
 // facts are what was seen of a host, apart from what it means.
@@ -32,10 +33,9 @@ type facts struct {
 type nic struct {
 	name, driver string
 	mtu          int
-	queues       int  // 0: not told
-	lro, rxVLAN  bool // offloads that are on
-	vlans        []string
-	master       string // "bond bond0": it is a port of that
+	queues       int // 0: not told
+	lro          bool
+	astray       error // why no keepalive can be answered there
 }
 
 // btfFile is the kernel's own description of itself.
@@ -55,7 +55,7 @@ func lookAround(c *config.Config) facts {
 	names, err := Interfaces(c)
 	f.interfaces = err
 	for _, name := range names {
-		f.nics = append(f.nics, lookAt(name))
+		f.nics = append(f.nics, lookAt(name, c.XDP.KeepTags))
 	}
 	return f
 }
@@ -69,31 +69,14 @@ func sysctlNumber(path string) (n int) {
 }
 
 // lookAt finds out what it may: some drivers do not tell everything.
-func lookAt(name string) nic {
-	n := nic{name: name, driver: driverOf(name)}
-	if e, err := newEthtool(); err == nil {
-		on, _ := e.features(name)
-		n.lro, n.rxVLAN, n.queues = on["rx-lro"], on["rx-vlan-hw-parse"], e.queues(name)
+func lookAt(name string, keepTags bool) nic {
+	n := nic{name: name, driver: ethtool.Driver(name), astray: loader.AnswersGoAstray(name, keepTags)}
+	if c, err := ethtool.Open(); err == nil {
+		on, _ := c.Features(name)
+		n.lro, n.queues = on[ethtool.LRO], c.Queues(name)
 	}
-	links, err := netlink.LinkList()
-	if err != nil {
-		return n
-	}
-	byIndex := map[int]netlink.Link{}
-	for _, l := range links {
-		byIndex[l.Attrs().Index] = l
-	}
-	for _, l := range links {
-		a := l.Attrs()
-		below, master := byIndex[a.ParentIndex], byIndex[a.MasterIndex]
-		switch {
-		case a.Name == name:
-			if n.mtu = a.MTU; master != nil {
-				n.master = master.Type() + " " + master.Attrs().Name
-			}
-		case l.Type() == "vlan" && below != nil && below.Attrs().Name == name:
-			n.vlans = append(n.vlans, a.Name)
-		}
+	if dev, err := netlink.LinkByName(name); err == nil {
+		n.mtu = dev.Attrs().MTU
 	}
 	return n
 }
@@ -179,8 +162,8 @@ func (n nic) describe(cpus int, answers bool) string {
 
 func (n nic) warnings(cpus int, answers bool) (all []string) {
 	add := func(format string, args ...any) { all = append(all, fmt.Sprintf(format, args...)) }
-	if answers && (strings.HasPrefix(n.master, "bond ") || strings.HasPrefix(n.master, "bridge ")) {
-		add("it is a port of the %s, where keepalives are not answered: name that instead, or absorb", n.master)
+	if answers && n.astray != nil {
+		add("%s", oneLine(n.astray))
 	}
 	if n.mtu > nativeMTU {
 		add("most drivers refuse native XDP at this MTU, and generic XDP costs more")
@@ -190,9 +173,6 @@ func (n nic) warnings(cpus int, answers bool) (all []string) {
 	}
 	if n.queues > 0 && n.queues < cpus {
 		add("only %d of the CPUs share its packets", n.queues)
-	}
-	if n.rxVLAN && len(n.vlans) > 0 {
-		add("it takes VLAN tags off before XDP sees them (%s): ethtool -K %s rxvlan off", strings.Join(n.vlans, ", "), n.name)
 	}
 	return all
 }

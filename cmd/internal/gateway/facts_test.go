@@ -14,7 +14,7 @@ import (
 // good is a host that lacks nothing.
 func good() facts {
 	return facts{release: "6.12.1", bpffs: true, runIsTmpfs: true, rpFilter: 2, cpus: 4,
-		nics: []nic{{name: "eth0", driver: "virtio_net", mtu: 1500, queues: 4, rxVLAN: true}}}
+		nics: []nic{{name: "eth0", driver: "virtio_net", mtu: 1500, queues: 4}}}
 }
 
 // TestFindings: each thing is said once, where it is met, and nothing else is.
@@ -43,11 +43,10 @@ func TestFindings(t *testing.T) {
 		{"LRO", func(f *facts, _ *config.Config) { f.nics[0].lro = true }, "XDP on", "ethtool -K eth0 lro off"},
 		{"few queues", func(f *facts, _ *config.Config) { f.nics[0].queues = 2 }, "XDP on", "only 2 of the CPUs"},
 		{"untold queues", func(f *facts, _ *config.Config) { f.nics[0].queues = 0 }, "XDP on", "eth0 (virtio_net), MTU 1500"},
-		{"VLANs", func(f *facts, _ *config.Config) { f.nics[0].vlans = []string{"eth0.5", "eth0.6"} }, "XDP on", "(eth0.5, eth0.6): ethtool -K eth0 rxvlan off"},
-		{"VLANs in band", func(f *facts, _ *config.Config) { f.nics[0].vlans, f.nics[0].rxVLAN = []string{"eth0.5"}, false }, "", ""},
-		{"bond", func(f *facts, _ *config.Config) { f.nics[0].master = "bond bond0" }, "XDP on", "it is a port of the bond bond0"},
-		{"absorbing bond", func(f *facts, c *config.Config) { f.nics[0].master, c.XDP.Keepalive = "bond bond0", "absorb" }, "", ""},
-		{"VRF", func(f *facts, _ *config.Config) { f.nics[0].master = "vrf red" }, "", ""},
+		{"a bond's port", func(f *facts, _ *config.Config) { f.nics[0].astray = errors.New("it is a port") }, "XDP on", "; it is a port"},
+		{"an absorbing port", func(f *facts, c *config.Config) {
+			f.nics[0].astray, c.XDP.Keepalive = errors.New("it is a port"), "absorb"
+		}, "", ""},
 	} {
 		f, cfg := good(), load(t)
 		cfg.XDP.Keepalive = "answer"

@@ -33,21 +33,42 @@ func Carriers(addresses []netip.Addr) ([]string, error) {
 	return names, nil
 }
 
-// AddressesOf returns an interface's own addresses, but for link-local ones,
-// which no peer can reach.
+// AddressesOf returns the addresses of an interface and of the VLANs on it, but
+// for link-local ones, which no peer can reach.
 func AddressesOf(ifname string) ([]netip.Addr, error) {
 	if err := present(ifname); err != nil {
+		return nil, err
+	}
+	vlans, err := vlansOn(ifname)
+	if err != nil {
 		return nil, err
 	}
 	all, err := carried()
 	var out []netip.Addr
 	for a, dev := range all {
-		if dev.Name == ifname && !a.IsLinkLocalUnicast() {
+		if (dev.Name == ifname || vlans[dev.Index]) && !a.IsLinkLocalUnicast() {
 			out = append(out, a)
 		}
 	}
 	slices.SortFunc(out, netip.Addr.Compare)
 	return out, err
+}
+
+// vlansOn has the indices of the VLANs that come by an interface.
+func vlansOn(ifname string) (map[int]bool, error) {
+	links, err := netlink.LinkList()
+	if err != nil {
+		return nil, err
+	}
+	out := map[int]bool{}
+	for _, below := range links {
+		for _, l := range links {
+			if below.Attrs().Name == ifname && l.Type() == "vlan" && l.Attrs().ParentIndex == below.Attrs().Index {
+				out[l.Attrs().Index] = true
+			}
+		}
+	}
+	return out, nil
 }
 
 func present(ifname string) error {

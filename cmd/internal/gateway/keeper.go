@@ -28,10 +28,18 @@ type keeper struct {
 	passing sync.Mutex // held by a pass, from its first look at pending to its last
 	pending []string   // to be attached for the first time
 
+	suited  time.Time    // when it was last looked whether it belongs where it is
+	indices map[int]bool // of the interfaces that it is on
+
 	mu      sync.Mutex
 	refused map[string]error // by interface, as of the last pass
+	unfit   map[string]error // those that it is on, and should not be as it is
 	seen    view
 }
+
+// suitEvery is how soon it is noticed that the program does not belong where
+// it is, by another way than the event of a link: it takes a list of all links.
+const suitEvery = 10 * time.Second
 
 func newKeeper(xdp *loader.Instance, interfaces []string, log *slog.Logger) *keeper {
 	return &keeper{xdp: xdp, log: log, every: time.Second, wants: interfaces, pending: slices.Clone(interfaces), known: map[string]string{}}
@@ -53,13 +61,13 @@ func (k *keeper) follow(ctx context.Context) {
 	poll := time.NewTicker(k.every)
 	defer poll.Stop()
 	links := linkEvents(ctx)
-	k.pass() // what happened while nobody listened
+	k.pass(true) // what happened while nobody listened
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-poll.C:
-			k.pass()
+			k.pass(false)
 			if links == nil {
 				return // to listen again
 			}
@@ -67,7 +75,7 @@ func (k *keeper) follow(ctx context.Context) {
 			if !ok {
 				links = nil // its socket took no more
 			} else if k.concerns(event) {
-				k.pass()
+				k.pass(true)
 			}
 		}
 	}
@@ -88,15 +96,16 @@ func linkEvents(ctx context.Context) <-chan netlink.LinkUpdate {
 	return events
 }
 
-// concerns tells whether an event is about an interface of ours: others may
-// come and go by the thousand.
+// concerns tells whether an event is about an interface of ours, or a VLAN on
+// it: others may come and go by the thousand.
 func (k *keeper) concerns(event netlink.LinkUpdate) bool {
 	_, ours := k.known[event.Attrs().Name]
-	return ours
+	return ours || k.indices[event.Attrs().ParentIndex]
 }
 
-// pass attaches what is to be attached, and takes note of what has changed.
-func (k *keeper) pass() {
+// pass attaches what is to be attached, and takes note of what has changed;
+// something about links has, if changed says so.
+func (k *keeper) pass(changed bool) {
 	k.passing.Lock()
 	defer k.passing.Unlock()
 	refused := map[string]error{}
@@ -116,6 +125,10 @@ func (k *keeper) pass() {
 		k.attached(a)
 	}
 	maps.Copy(refused, failed)
+	if changed || time.Since(k.suited) >= suitEvery {
+		k.suited = time.Now()
+		k.suit()
+	}
 	k.notice(refused)
 	k.mu.Lock()
 	k.refused = refused
@@ -148,6 +161,38 @@ func (k *keeper) refusals() map[string]error {
 	return k.refused
 }
 
+// misfits are why interfaces that have it should not, by name.
+func (k *keeper) misfits() map[string]error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.unfit
+}
+
+// suit looks whether the program still belongs where it is. It stays, for what
+// it stamps, and what attaching anew puts right is put right.
+func (k *keeper) suit() {
+	unfit, err := k.xdp.Unfit()
+	if err != nil {
+		return // as in notice
+	}
+	for name, why := range unfit {
+		if a, err := k.xdp.Attach(name); err == nil {
+			k.attached(a)
+			delete(unfit, name)
+		} else if before := k.unfit[name]; before == nil || before.Error() != why.Error() {
+			k.log.Warn("XDP is on an interface where it answers wrongly", "interface", name, "why", why)
+		}
+	}
+	for name := range k.unfit {
+		if unfit[name] == nil {
+			k.log.Info("XDP is where it should be again", "interface", name)
+		}
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.unfit = unfit
+}
+
 // What is known of an interface, beside why it is refused.
 const (
 	isOn  = ""
@@ -156,6 +201,9 @@ const (
 
 func (k *keeper) attached(a loader.Attachment) {
 	log := k.log.With("interface", a.Interface, "mode", a.Mode, "program", a.ProgramID)
+	if a.KeepsTags {
+		log = log.With("vlan_offload", "off")
+	}
 	if a.Note != "" {
 		log = log.With("note", a.Note)
 	}
@@ -199,8 +247,12 @@ func (k *keeper) notice(refused map[string]error) {
 func (k *keeper) survey(attachments []loader.Attachment, refused map[string]error, err error) {
 	v := view{whole: err == nil && len(refused) == 0}
 	on := map[string]bool{}
+	k.indices = map[int]bool{}
 	for _, a := range attachments {
 		v.links = append(v.links, a.LinkID)
+		if !a.Gone {
+			k.indices[a.Index] = true
+		}
 		on[a.Interface] = !a.Gone
 		v.whole = v.whole && !a.Gone
 	}

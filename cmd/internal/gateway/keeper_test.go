@@ -43,7 +43,7 @@ func TestKeeperHearsOfLinks(t *testing.T) {
 	dev := pair(t, "k0")
 	k := newKeeper(xdp, []string{"k0"}, slog.New(slog.DiscardHandler))
 	k.every = time.Hour // never
-	k.pass()
+	k.pass(true)
 	ctx, end := context.WithCancel(t.Context())
 	var running sync.WaitGroup
 	running.Go(func() { k.follow(ctx) }) // ends with ctx

@@ -91,12 +91,21 @@ func (d *daemon) xdpProblems(x *XDP) (all []string) {
 			add("XDP runs another version's program, since the kernel refuses this one's: %s", oneLine(err))
 		}
 		refused = d.keeper.refusals()
+		all = append(all, Misfits(d.keeper.misfits())...)
 	}
 	interfaces := interfaceProblems(x, d.interfaces, refused)
 	if p := sightProblem(x); p != "" && len(interfaces) == 0 {
 		add("%s", p)
 	}
 	return append(all, interfaces...)
+}
+
+// Misfits says where XDP is and should not be as it is.
+func Misfits(misfits map[string]error) (all []string) {
+	for _, name := range slices.Sorted(stdmaps.Keys(misfits)) {
+		all = append(all, fmt.Sprintf("XDP on %s answers wrongly: %s", name, oneLine(misfits[name])))
+	}
+	return all
 }
 
 // interfaceProblems says which interfaces lack the program, each with one

@@ -29,12 +29,13 @@ type XDP struct {
 
 // Attachment is the program on one interface.
 type Attachment struct {
-	Interface  string `json:"interface"`
-	Mode       string `json:"mode"` // native or generic
-	ProgramID  uint32 `json:"program_id"`
-	AttachedMS *int64 `json:"attached_ms,omitempty"`
-	Gone       bool   `json:"gone"`
-	Note       string `json:"note,omitempty"`
+	Interface   string `json:"interface"`
+	Mode        string `json:"mode"` // native or generic
+	ProgramID   uint32 `json:"program_id"`
+	AttachedMS  *int64 `json:"attached_ms,omitempty"`
+	Gone        bool   `json:"gone"`
+	Note        string `json:"note,omitempty"`
+	VLANOffload string `json:"vlan_offload,omitempty"` // off: switched off while the program is there
 }
 
 // Counter is how many frames left the program for one reason.
@@ -73,6 +74,9 @@ func DescribeXDP(i *loader.Instance) (*XDP, error) {
 
 func attachment(a loader.Attachment) Attachment {
 	out := Attachment{Interface: a.Interface, Mode: a.Mode, ProgramID: a.ProgramID, Gone: a.Gone, Note: a.Note}
+	if a.KeepsTags {
+		out.VLANOffload = "off"
+	}
 	if !a.Since.IsZero() {
 		ms := max(time.Since(a.Since), 0).Milliseconds()
 		out.AttachedMS = &ms
