@@ -1,6 +1,7 @@
 package loader
 
 import (
+	"errors"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -139,7 +140,8 @@ func sees(t *testing.T, i *Instance) {
 	}
 }
 
-// What cannot take over leaves everything as it was, with its links.
+// What cannot take over, or serves another purpose, leaves everything as it was,
+// with its links.
 func TestOwnerRefused(t *testing.T) {
 	privileged(t)
 	veth(t, "vownr", 0)
@@ -154,6 +156,10 @@ func TestOwnerRefused(t *testing.T) {
 	o.alter = unverifiable
 	if _, err := Ensure(o); err == nil {
 		t.Error("an unverifiable program took over")
+	}
+	var mismatch *MismatchError
+	if _, err := Ensure(own(Options{Follow: true})); !errors.As(err, &mismatch) {
+		t.Errorf("beside another daemon: %v", err)
 	}
 	// Something stands where the pins of the old one go before they are removed.
 	o.alter = nil

@@ -120,6 +120,8 @@ func (f *found) take(o Options, cookie uint64) (*Instance, error) {
 		return f.renew(o, cookie, []string{f.alien})
 	}
 	wanted := o.over(f.meta)
+	// Beside another daemon, or for our own: what it is for is a person's to change.
+	o.Own = o.Own && f.meta.Follow == wanted.Follow
 	settings := settingsDiffer(f.meta, wanted)
 	layout := f.unreadable(wanted)
 	switch {
