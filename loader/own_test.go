@@ -2,9 +2,11 @@ package loader
 
 import (
 	"errors"
+	"io/fs"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -161,16 +163,16 @@ func TestOwnerRefused(t *testing.T) {
 	if _, err := Ensure(own(Options{Follow: true})); !errors.As(err, &mismatch) {
 		t.Errorf("beside another daemon: %v", err)
 	}
-	// Something stands where the pins of the old one go before they are removed.
-	o.alter = nil
-	blocked := func(*ebpf.CollectionSpec) {
-		_ = os.MkdirAll(filepath.Join(discarded(i.Dir()), "full"), 0o700)
+	// Something stands where the pin of the link goes.
+	o.alter = func(*ebpf.CollectionSpec) {
+		_ = os.Mkdir(linkPin(underConstruction(i.Dir()), "vownr"), 0o700) // once there is something to build in
 	}
-	o.alter = blocked
-	if _, err := Ensure(o); err == nil {
-		t.Error("it took over where it could not")
+	if _, err := Ensure(o); err == nil || !strings.Contains(err.Error(), "link_vownr") {
+		t.Errorf("it took over where it could not: %v", err)
 	}
-	_ = os.RemoveAll(discarded(i.Dir()))
+	if _, err := os.Stat(underConstruction(i.Dir())); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("what was built: %v", err)
+	}
 	if now := pinsBelow(t, i.Dir()); len(now) != len(pins) {
 		t.Errorf("pins were %q, are %q", pins, now)
 	}

@@ -12,14 +12,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// An instance is built beside its place and renamed into it; what it replaces
-// is renamed away first. What a killed process leaves of either is swept by
-// the next one that holds the lock.
-func underConstruction(dir string) string { return beside(dir, "_new_") }
-func discarded(dir string) string         { return beside(dir, "_old_") }
-
-func beside(dir, prefix string) string {
-	return filepath.Join(filepath.Dir(dir), prefix+filepath.Base(dir))
+// An instance is built beside its place and renamed into it, in exchange for
+// what it replaces. What a killed process leaves there is swept by the next one
+// that holds the lock.
+func underConstruction(dir string) string {
+	return filepath.Join(filepath.Dir(dir), "_new_"+filepath.Base(dir))
 }
 
 // checkBPFFS returns an error that says what to do when dir would not be in a
@@ -93,9 +90,35 @@ func still(f *os.File, path string) bool {
 	return errA == nil && errB == nil && os.SameFile(a, b)
 }
 
-// sweep removes what killed processes left beside dir. The caller has the lock.
+// sweep removes what killed processes left beside dir. Pins of links go where
+// they were going: without one, an interface would lose its program. The caller
+// has the lock.
 func sweep(dir string) error {
-	return errors.Join(os.RemoveAll(underConstruction(dir)), os.RemoveAll(discarded(dir)))
+	err := moveLinkPins(underConstruction(dir), dir)
+	if err != nil && !errors.Is(err, fs.ErrExist) { // attached since, to an interface that came back
+		return err
+	}
+	return os.RemoveAll(underConstruction(dir))
+}
+
+// moveLinkPins moves the pins of links, and the records beside them, from one
+// directory to another. One that is not there has none, and takes none.
+func moveLinkPins(from, to string) error {
+	entries, err := os.ReadDir(from)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	errs := []error{err}
+	for _, entry := range entries {
+		if !strings.HasPrefix(entry.Name(), linkPrefix) && !strings.HasPrefix(entry.Name(), tagsPrefix) {
+			continue
+		}
+		err := rename(filepath.Join(from, entry.Name()), filepath.Join(to, entry.Name()), unix.RENAME_NOREPLACE)
+		if !errors.Is(err, fs.ErrNotExist) {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // commit puts what was built in its place, which is what makes it exist.
@@ -105,18 +128,17 @@ func commit(dir string) error {
 	return os.Rename(underConstruction(dir), dir)
 }
 
-// replace is commit where something stands already: in between there is
-// nothing, never a mixture.
-func replace(dir string) error {
-	// Start of the critical section.
-	if err := os.Rename(dir, discarded(dir)); err != nil {
-		return err
+// exchange is commit where something stands already, in one step. A second one
+// takes the first back.
+func exchange(dir string) error {
+	return rename(underConstruction(dir), dir, unix.RENAME_EXCHANGE)
+}
+
+func rename(from, to string, flags uint) error {
+	if err := unix.Renameat2(unix.AT_FDCWD, from, unix.AT_FDCWD, to, flags); err != nil {
+		return &os.LinkError{Op: "rename", Old: from, New: to, Err: err}
 	}
-	if err := os.Rename(underConstruction(dir), dir); err != nil {
-		return errors.Join(err, os.Rename(discarded(dir), dir))
-	}
-	// End of the critical section.
-	return os.RemoveAll(discarded(dir))
+	return nil
 }
 
 // Purge removes every pin in dir, whatever it is and whoever made it: maps of
@@ -143,11 +165,14 @@ func purge(dir string) error {
 	if err := checkBPFFS(dir); err != nil {
 		return err // nothing of ours, so nothing to remove
 	}
+	if err := sweep(dir); err != nil {
+		return err
+	}
 	links, err := pinnedLinks(dir)
 	if err != nil {
 		return err
 	}
-	errs := []error{sweep(dir)}
+	var errs []error
 	for _, l := range links {
 		errs = append(errs, l.leave())
 	}

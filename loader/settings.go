@@ -47,11 +47,38 @@ func (o Options) over(loaded maps.Meta) maps.Meta {
 	case o.AnswerBudget != 0:
 		m.AnswerBudget = clamp(float64(o.AnswerBudget) * m.Tick().Seconds())
 	case m.AnswerBudget == 0:
-		// Every tunnel's tuple once an interval, doubled since they do not
-		// come evenly, and enough for a handful that come at once.
-		m.AnswerBudget = clamp(max(1000, 2*float64(m.Capacity)/float64(m.AnswerInterval)))
+		m.AnswerBudget = defaultBudget(m)
 	}
 	return m
+}
+
+// asFound asks for what is loaded where the options say nothing. The limits that
+// follow from others are not asked for, nor is what following alone made of a
+// keepalive.
+func (o Options) asFound(loaded maps.Meta) Options {
+	if o.Capacity == 0 {
+		o.Capacity = loaded.Capacity
+	}
+	if o.Keepalive == "" && o.Follow == loaded.Follow {
+		o.Keepalive = loaded.Keepalive
+	}
+	if o.AnswerInterval == 0 {
+		// The length of a tick is measured anew: half of one less is rounded up.
+		o.AnswerInterval = time.Duration(loaded.AnswerInterval)*loaded.Tick() - loaded.Tick()/2
+	}
+	if o.AnswerBudget == 0 && loaded.AnswerBudget != defaultBudget(loaded) {
+		o.AnswerBudget = int(float64(loaded.AnswerBudget) / loaded.Tick().Seconds())
+	}
+	if o.NATTPort == 0 {
+		o.NATTPort = loaded.NATTPort
+	}
+	return o
+}
+
+// defaultBudget is every tunnel's tuple once an interval, doubled since they do
+// not come evenly, and enough for a handful that come at once.
+func defaultBudget(m maps.Meta) uint32 {
+	return clamp(max(1000, 2*float64(m.Capacity)/float64(m.AnswerInterval)))
 }
 
 // ticks rounds up: the program answers when more than so many have passed.

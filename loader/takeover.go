@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/cilium/ebpf"
 
@@ -128,10 +129,10 @@ func (f *found) take(o Options, cookie uint64) (*Instance, error) {
 	case len(settings)+len(layout) > 0 && f.attached() && !o.Own:
 		return nil, errors.Join(f.mismatch(append(settings, layout...)), f.Close())
 	case len(layout) > 0:
-		return f.renew(o, cookie, layout)
+		return f.renew(o.asFound(f.meta), cookie, layout)
 	}
 	var older, noTables error
-	if len(settings) > 0 || !f.current() {
+	if len(settings) > 0 || !f.current() || f.torn() {
 		older = f.swapProgram(wanted)
 	}
 	if !haveTables(f.dir) {
@@ -157,37 +158,63 @@ func (f *found) renew(o Options, cookie uint64, differs []string) (*Instance, er
 }
 
 // handOver lets what was built take the place of what was found: first on the
-// interfaces, then in the pins. What fails is taken back.
+// interfaces, then in the pins. What fails is taken back; wherever a process is
+// killed, the interfaces have a program, and the next one finds it: see sweep
+// and torn.
 func (f *found) handOver(dir string) error {
 	next, err := ebpf.LoadPinnedProgram(programPin(underConstruction(dir)), nil)
 	if err != nil {
 		return err
 	}
 	defer next.Close()
-	if err := f.moveLinks(next); err != nil {
-		return errors.Join(err, f.moveLinks(f.XDP))
+	steps := f.handOverSteps(dir, next)
+	for n, s := range steps {
+		if err := s.do(); err != nil {
+			for _, done := range slices.Backward(steps[:n]) {
+				err = errors.Join(err, done.undo())
+			}
+			return err
+		}
 	}
-	err = f.movePins(dir, underConstruction(dir))
-	if err == nil {
-		err = replace(dir)
-	}
-	if err != nil {
-		return errors.Join(err, f.movePins(underConstruction(dir), dir), f.moveLinks(f.XDP))
-	}
+	_ = os.RemoveAll(underConstruction(dir)) // or the next process sweeps it
 	return nil
 }
 
-// movePins moves those of the links that are there, with their records.
-func (f *found) movePins(from, to string) error {
-	var errs []error
-	for _, l := range f.links {
-		for _, pin := range []func(dir, ifname string) string{linkPin, tagsPin} {
-			if err := os.Rename(pin(from, l.name), pin(to, l.name)); !errors.Is(err, fs.ErrNotExist) {
-				errs = append(errs, err)
-			}
-		}
+// step is a part of a change; where do fails, it leaves things as they were.
+type step struct{ do, undo func() error }
+
+func (f *found) handOverSteps(dir string, next *ebpf.Program) []step {
+	back := func() error { return f.moveLinks(f.XDP) }
+	return []step{
+		{do: orBack(func() error { return f.moveLinks(next) }, back), undo: back},
+		{do: func() error { return exchange(dir) }, undo: func() error { return exchange(dir) }},
+		{do: orBack(func() error { return moveLinkPins(underConstruction(dir), dir) },
+			func() error { return moveLinkPins(dir, underConstruction(dir)) })},
 	}
-	return errors.Join(errs...)
+}
+
+func orBack(do, back func() error) func() error {
+	return func() error {
+		err := do()
+		if err != nil {
+			err = errors.Join(err, back())
+		}
+		return err
+	}
+}
+
+// torn reports whether a process was killed while it changed the program: the
+// pinned one is not what runs, or not what meta says.
+func (f *found) torn() bool {
+	if _, err := os.Lstat(nextPin(f.dir)); err == nil {
+		return true
+	}
+	info, err := f.XDP.Info()
+	if err != nil {
+		return false
+	}
+	pinned, _ := info.ID()
+	return slices.ContainsFunc(f.links, func(l attached) bool { return l.index != 0 && l.prog != uint32(pinned) })
 }
 
 // current reports whether the pinned program has the code of this version.
@@ -208,7 +235,7 @@ func (f *found) swapProgram(wanted maps.Meta) error {
 	if err != nil {
 		return err
 	}
-	pin := filepath.Join(f.dir, "_next")
+	pin := nextPin(f.dir)
 	err = errors.Join(os.RemoveAll(pin), next.Pin(pin))
 	if err == nil {
 		err = f.switchTo(next, pin, wanted)
@@ -220,6 +247,10 @@ func (f *found) swapProgram(wanted maps.Meta) error {
 	f.XDP, f.meta = next, wanted
 	return errors.Join(removeTables(f.dir), old.Close()) // the tables are made anew, too
 }
+
+// nextPin is there from before the first interface is moved to another program
+// until all is done.
+func nextPin(dir string) string { return filepath.Join(dir, "_next") }
 
 func (f *found) reload(wanted maps.Meta) (*ebpf.Program, error) {
 	spec, err := f.asked.spec(wanted)
