@@ -226,6 +226,9 @@ func (i *Instance) attach(dev netlink.Link, prog *ebpf.Program, links []attached
 	if err != nil {
 		return Attachment{}, err // and what was to be here is still on record
 	}
+	if err := i.stillFit(dev); err != nil {
+		return Attachment{}, errors.Join(err, l.Close())
+	}
 	if ok {
 		delete(i.links, name)
 		err = former.detach()
@@ -313,6 +316,9 @@ func refused(dev netlink.Link, err error) error {
 	}
 	if xdp := again.Attrs().Xdp; xdp != nil && xdp.Attached {
 		return &ForeignError{Interface: again.Attrs().Name, Name: programName(xdp.ProgId), ID: xdp.ProgId}
+	}
+	if master, errMaster := netlink.LinkByIndex(again.Attrs().MasterIndex); errMaster == nil && errors.Is(err, unix.EEXIST) {
+		return fmt.Errorf("it is a port of %s, whose XDP program is on it already", master.Attrs().Name)
 	}
 	return err // it went away meanwhile
 }

@@ -35,6 +35,16 @@ func (i *Instance) suit(dev netlink.Link, name string) (undo func() error, err e
 	return undo, nil
 }
 
+// stillFit is for when the program is on an interface: now it is known in
+// which mode.
+func (i *Instance) stillFit(dev netlink.Link) error {
+	now, err := netlink.LinkByIndex(dev.Attrs().Index)
+	if err == nil {
+		_, err = i.unfit(now)
+	}
+	return err
+}
+
 // unfit is Unfit for an interface, with what hides VLAN tags, if that is it.
 func (i *Instance) unfit(dev netlink.Link) (*veil, error) {
 	if i.set.Meta.Keepalive != DefaultKeepalive {

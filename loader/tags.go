@@ -22,7 +22,8 @@ import (
 //   - NICs that do not (virtio_net): always;
 //   - veth: as the other end's tx-vlan-hw-insert says; its own rx-vlan-hw-parse
 //     changes nothing. So with every device that is software;
-//   - bond: as its members do;
+//   - bond: native, as its members do; generic, never: its members' frames have
+//     lost their tags by the time that they are the bond's;
 //   - the VLAN's own device, generic: there is no tag, and what is sent back
 //     gets it.
 
@@ -58,6 +59,10 @@ func veilOf(dev netlink.Link) (*veil, error) {
 	}
 	slices.Sort(v.vlans)
 	nics := []netlink.Link{dev}
+	if dev.Type() == "bond" && modeOf(dev) == generic {
+		v.kind = "bond in generic mode"
+		return v, nil
+	}
 	if dev.Type() == "bond" {
 		nics = slices.DeleteFunc(links, func(l netlink.Link) bool { return l.Attrs().MasterIndex != dev.Attrs().Index })
 	}

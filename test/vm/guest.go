@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -23,6 +24,7 @@ type Guest struct {
 	Shared  string   // the host's folder at [Shared]; "": a temporary one
 	Modules []string // loaded first; others come when the kernel needs them
 	Memory  int      // MiB; 0: 1024
+	Wires   []string // each a wire of two network cards of that model, such as vmxnet3: see [WireMAC]
 
 	// CPUs is how many there are; 0: one. An emulated CPU may run an old form
 	// of code that another has changed: with two, a kernel that rewrites itself
@@ -123,14 +125,31 @@ func (k *Kernel) qemuArgs(g *Guest, socket, initrd string) []string {
 	if memory == 0 {
 		memory = defaultMemory
 	}
-	return []string{
+	return append(wires(g.Wires), []string{
 		"-accel", "tcg,thread=multi", "-cpu", "max", "-smp", strconv.Itoa(cpus), "-m", strconv.Itoa(memory),
 		"-nographic", "-nic", "none", "-no-reboot",
 		// virtiofs reads the guest's memory: it must be shared.
 		"-object", fmt.Sprintf("memory-backend-memfd,id=mem,size=%dM,share=on", memory), "-numa", "node,memdev=mem",
 		"-chardev", "socket,id=files,path=" + socket, "-device", "vhost-user-fs-pci,chardev=files,tag=root",
 		"-kernel", k.image(), "-initrd", initrd, "-append", "console=ttyS0 quiet panic=-1",
+	}...)
+}
+
+// WireMAC is the address of the card at an end, 0 or 1, of a guest's wire: by
+// it the guest finds its cards, which nothing else is connected to.
+func WireMAC(wire, end int) net.HardwareAddr {
+	return net.HardwareAddr{0x02, 'w', 'i', 'r', byte(wire), byte(end)}
+}
+
+func wires(models []string) (args []string) {
+	for wire, model := range models {
+		for end := range 2 {
+			id := fmt.Sprintf("w%de%d", wire, end)
+			args = append(args, "-netdev", fmt.Sprintf("hubport,id=%s,hubid=%d", id, wire),
+				"-device", fmt.Sprintf("%s,netdev=%s,mac=%v,romfile=", model, id, WireMAC(wire, end)))
+		}
 	}
+	return args
 }
 
 // command is a child that stays behind the machine's other work and ends with

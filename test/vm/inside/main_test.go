@@ -7,9 +7,12 @@ package inside
 
 import (
 	"errors"
+	"flag"
 	"fmt"
 	"os"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/ikepulse/ikepulse/test/lab"
 )
@@ -17,12 +20,22 @@ import (
 // product is the path of the product's binary, which the host has built.
 var product = os.Getenv("IKEPULSE_PRODUCT")
 
+// cardsNetns is by what a test reaches the namespace that the guest's network
+// cards are in.
+const cardsNetns = "/dev/shm/cards"
+
 // TestMain runs the tests in namespaces of their own, with a bpffs.
 func TestMain(m *testing.M) {
+	if flag.Parse(); flag.Lookup("test.list").Value.String() != "" {
+		os.Exit(m.Run()) // of which the host wants to know
+	}
 	if product == "" {
 		fail(errors.New("these tests run in a guest: make test-vm"))
 	}
 	if !lab.Isolated() {
+		if err := keepCards(); err != nil {
+			fail(err)
+		}
 		code, err := lab.Reexec(os.Args[1:], nil)
 		if err != nil {
 			fmt.Fprintln(os.Stderr, err)
@@ -40,4 +53,12 @@ func TestMain(m *testing.M) {
 func fail(err error) {
 	fmt.Fprintln(os.Stderr, err)
 	os.Exit(1)
+}
+
+// keepCards keeps a way to this network namespace open.
+func keepCards() error {
+	if err := os.WriteFile(cardsNetns, nil, 0o600); err != nil {
+		return err
+	}
+	return unix.Mount("/proc/self/ns/net", cardsNetns, "", unix.MS_BIND, "")
 }
