@@ -106,6 +106,9 @@ func planOf(c *cli.Context) (*plan, error) {
 // keepsMaps is an error if the plan would make other maps: a running daemon
 // would go on with its own, and know nothing of what XDP sees.
 func (p *plan) keepsMaps(loaded *loader.Instance) error {
+	if loaded.Maps().Meta.Follow && !p.options.Follow {
+		return errors.New("what runs here follows another daemon, of which the configuration says nothing: ikepulse attach IFACE")
+	}
 	has := loaded.Maps().Meta.Capacity
 	if p.options.Capacity == 0 || maps.Entries(p.options.Capacity) == maps.Entries(has) {
 		return nil

@@ -82,6 +82,10 @@ func TestFollowLive(t *testing.T) {
 	s.want(s.Gateway, exitError, []string{"instance default is running already"}, "follow", "g0")
 	s.want(s.Gateway, 0, []string{"g0: attached already"}, "attach", "g0")
 	s.want(s.Gateway, exitError, []string{"only it knows which of its peers are behind a NAT"}, "attach", "g0", "--keepalive", "answer")
+	s.want(s.Gateway, 0, nil, "detach", "g0")
+	s.want(s.Gateway, 0, []string{"g0: attached"}, "attach", "g0")
+	s.write("anna.psk", psk)
+	s.want(s.Gateway, exitError, []string{"what runs here follows another daemon"}, "attach", "--config", s.write("gateway.yaml", gatewayConfig))
 	if err := p.Signal(unix.SIGTERM); err != nil {
 		t.Fatal(err)
 	}

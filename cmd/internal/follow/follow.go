@@ -156,7 +156,7 @@ func (f *follower) loop(ctx context.Context, batches <-chan xfrm.Batch, ended ch
 				calibrated, err = time.Now(), c.Calibrate()
 			}
 		case <-look.C:
-			err = errors.Join(f.addresses(), f.states.look(readCounters(f.reader)))
+			err = errors.Join(f.instance.Intact(), f.addresses(), f.states.look(readCounters(f.reader)))
 		case <-report.C:
 			err = f.states.report()
 		}

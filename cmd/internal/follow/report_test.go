@@ -247,3 +247,33 @@ func TestRunFails(t *testing.T) {
 		}
 	}
 }
+
+// Whose pins another process has removed writes into maps that nobody reads: he
+// ends, and says so.
+func TestPinsRemoved(t *testing.T) {
+	n := namespace(t)
+	o := Options{Names: daemon.NamesOf("replaced"), Interfaces: []string{"g0"}, XDP: loader.Options{Instance: "replaced", Capacity: 16},
+		Look: 10 * time.Millisecond}
+	following := make(chan struct{}, 1)
+	o.Tell = func(f Fact) error {
+		if f.Event == EventFollowing {
+			following <- struct{}{}
+		}
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	ended := make(chan error, 1)
+	go func() { ended <- n.Do(func() error { return Run(ctx, o) }) }() // ends with ctx
+	<-following
+	dir, err := loader.Dir("replaced")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := loader.Purge(dir); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-ended; !errors.Is(err, loader.ErrNotLoaded) {
+		t.Errorf("err = %v", err)
+	}
+}
