@@ -57,6 +57,18 @@ static __always_inline void print_age(struct seq_file *seq, __u32 tick)
 	BPF_SEQ_PRINTF(seq, " %10llu", jiffies * meta->jiffy_ns / 1000000);
 }
 
+/* What is kept only with account_every_packet: else 0 would look like a figure. */
+static __always_inline void print_account(struct seq_file *seq, const struct sa_entry *sa)
+{
+	__u32 zero = 0;
+	struct meta *meta = bpf_map_lookup_elem(&ikepulse_meta, &zero);
+
+	if (meta && meta->account_every_packet)
+		BPF_SEQ_PRINTF(seq, " %10llu %10u", sa->packets, sa->last_seq);
+	else
+		BPF_SEQ_PRINTF(seq, "          -          -");
+}
+
 static __always_inline void print_end(struct seq_file *seq, const __u8 *address, __u16 port)
 {
 	const __be32 *words = (const __be32 *)address;
@@ -100,7 +112,8 @@ int ikepulse_lssas(struct bpf_iter__bpf_map_elem *ctx)
 	print_age(seq, hot->seen);
 	print_age(seq, hot->auth);
 	print_age(seq, sa->moved_tick);
-	BPF_SEQ_PRINTF(seq, " %10llu %10u %6u", sa->packets, sa->last_seq, sa->flags & SA_NATTED);
+	print_account(seq, sa);
+	BPF_SEQ_PRINTF(seq, " %6u", sa->flags & SA_NATTED);
 	print_end(seq, sa->peer, sa->peer_port);
 	print_end(seq, sa->local, sa->local_port);
 	BPF_SEQ_PRINTF(seq, "\n");

@@ -100,6 +100,13 @@ func TestTableOfSAs(t *testing.T) {
 	put(t, tables.IkepulseHot, uint32(7), HotEntry{Spi: 8})
 
 	same(t, header+
+		"01400003       3        256       1280    4095232          -          -      1 203.0.113.7:24884 198.51.100.1:4500\n"+
+		"c0ffee01    2047        256      never      never          -          -      0 [2001:0db9:000a:000b:000c:000d:000e:000f]:0 [2001:0db8:0001:0002:0003:0004:0005:0006]:0\n",
+		cat(t, tables.SAs, tables.IkepulseSas))
+
+	// Where nobody counts, 0 would be a lie.
+	put(t, tables.IkepulseMeta, uint32(0), Meta{TickShift: 8, JiffyNs: 4_000_000, AccountEveryPacket: 1})
+	same(t, header+
 		"01400003       3        256       1280    4095232 12345678901 4294967295      1 203.0.113.7:24884 198.51.100.1:4500\n"+
 		"c0ffee01    2047        256      never      never          0          0      0 [2001:0db9:000a:000b:000c:000d:000e:000f]:0 [2001:0db8:0001:0002:0003:0004:0005:0006]:0\n",
 		cat(t, tables.SAs, tables.IkepulseSas))
