@@ -21,9 +21,9 @@ func sasCommand(e env) *cli.Command {
 		UsageText: "[--sort KEY] [--limit N] [--alarm] [--json]",
 		Description: `IDLE is how long nothing was seen with the SPI, authentic or not; PROOF how long
 ago the peer proved that he lives, and by what; NEXT what happens then. ALARM is
-"unauthenticated" where packets come and none proves anything, "moved" where some
-came from another address within the last minute. Without the daemon the pins
-tell what they know.
+"unauthenticated" where ESP comes and none of it is authentic, "moved" where some
+came from another address, both within the last minute. Without the daemon the
+pins tell what they know.
 
 Example: ikepulse sas --sort proof --limit 10`,
 		Flags: []cli.Flag{

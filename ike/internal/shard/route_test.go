@@ -125,18 +125,6 @@ func TestSnapshot(t *testing.T) {
 				t.Errorf("%q selects %d, want %d", match, hits, n)
 			}
 		}
-		// Packets that prove nothing raise an alarm, once they prove nothing for
-		// longer than a probe would.
-		client.vanish()
-		var alarms []string
-		for range 2 {
-			w.after(18 * time.Second)
-			gateway.sees(in)
-			alarms = append(alarms, gateway.peers()[0].Alarm)
-		}
-		if !slices.Equal(alarms, []string{"", "unauthenticated"}) {
-			t.Errorf("alarms %q", alarms)
-		}
 	})
 }
 

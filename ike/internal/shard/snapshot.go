@@ -73,6 +73,8 @@ type Peer struct {
 	RoundTripMS *int64         `json:"round_trip_ms,omitempty"` // since the last answer to a request of ours
 	Liveness
 	Child *ChildView `json:"child,omitempty"`
+
+	spi uint64
 }
 
 // ChildView is a Child SA as it is shown, under its inbound SPI.
@@ -102,7 +104,7 @@ type Liveness struct {
 	Outstanding bool   `json:"outstanding"`
 	Tries       int    `json:"tries"`
 	MaxTries    int    `json:"max_tries"`
-	Alarm       string `json:"alarm,omitempty"` // "unauthenticated": packets come, none that proves anything
+	Alarm       string `json:"alarm,omitempty"` // see alarm
 }
 
 // snapshotPage is how many SAs a shard describes before it looks at its inboxes
@@ -125,7 +127,7 @@ func (g *Group) Peers(ctx context.Context) ([]Peer, error) {
 			return nil, err
 		}
 	}
-	return peers, nil
+	return peers, g.confirm(ctx, peers)
 }
 
 func (s *Shard) allSPIs() []uint64 {
@@ -152,7 +154,7 @@ func (s *Shard) peer(now mono.Time, e *entry) Peer {
 	path := e.sa.Path()
 	p := Peer{Identity: e.sa.PeerID().String(), State: e.sa.State().String(), Role: RoleName(e.sa.Role()),
 		Local: path.Local, Remote: path.Remote, LocalNATted: e.sa.LocalNATted(), PeerNATted: e.sa.PeerNATted(),
-		SPI: ikeSPI(e.sa.SPI()), PeerSPI: ikeSPI(e.sa.PeerSPI()), Suite: e.sa.Suite(), Shard: s.index,
+		SPI: ikeSPI(e.sa.SPI()), spi: e.sa.SPI(), PeerSPI: ikeSPI(e.sa.PeerSPI()), Suite: e.sa.Suite(), Shard: s.index,
 		UpMS: int64(now.Sub(e.sa.Created()).Milliseconds()), HeardMS: age(now, e.sa.LastIKE()),
 		RoundTripMS: age(now, e.sa.LastRoundTrip()), Liveness: s.liveness(now, e)}
 	if c := e.sa.Conn(); c != nil {
@@ -173,9 +175,7 @@ func (s *Shard) liveness(now mono.Time, e *entry) Liveness {
 	}
 	if c := e.sa.Conn(); c != nil {
 		l.MaxTries = c.Backoff.Tries
-		if ev.Seen > max(ev.Auth, ev.IKE).Add(s.conf.Tunnels[c.Index].DPD.Delay) {
-			l.Alarm = "unauthenticated"
-		}
+		l.Alarm = alarm(now, e.sa.Created(), ev, s.conf.Tunnels[c.Index].DPD.Delay)
 	}
 	if next := mono.Earliest(e.sa.Deadline(), e.checkAt); next != 0 {
 		ms := max(next.Sub(now), 0).Milliseconds()
