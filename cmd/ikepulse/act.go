@@ -2,12 +2,14 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/ikepulse/ikepulse/cmd/internal/control"
 	"github.com/ikepulse/ikepulse/cmd/internal/gateway"
 )
 
@@ -33,8 +35,7 @@ Example: ikepulse initiate berlin`,
 	}
 }
 
-const whoDescription = `WHO is the name of a connection, a peer's identity or address, or an SPI of ours as
-"ikepulse sas" and "ikepulse peers --json" show it; "*" is everybody.
+const whoDescription = "WHO is " + whoText + `; "*" is everybody.
 
 `
 
@@ -58,27 +59,31 @@ func probeCommand(e env) *cli.Command {
 
 // act has the daemon do what the command is called to all that match.
 func act(c *cli.Context, e env, doing string) error {
-	who, err := oneArgument(c, `a connection, a peer, an address, an SPI, or "*"`)
+	whom, err := oneArgument(c, `a connection, a peer, an address, an SPI, or "*"`)
 	if err != nil {
 		return err
 	}
 	i := instanceOf(c)
-	n, err := i.daemon.Act(c.Context, c.Command.Name, who)
+	n, err := i.daemon.Act(c.Context, c.Command.Name, whom)
 	if err != nil {
 		return notRunning(err)
 	}
 	if n == 0 {
-		return i.nobody(c.Context, who)
+		return i.nobody(c.Context, who(whom))
 	}
 	_, err = fmt.Fprintf(e.stdout, "%s %s\n", doing, count(n, "IKE SA"))
 	return err
 }
 
 // nobody tells whom there is instead.
-func (i instance) nobody(ctx context.Context, who string) error {
+func (i instance) nobody(ctx context.Context, who who) error {
 	var list []gateway.Peer
-	if err := i.daemon.Get(ctx, "/v1/peers", &list); err != nil {
-		return notRunning(err)
+	err := i.daemon.Get(ctx, "/v1/peers", &list)
+	if errors.Is(err, control.ErrNotRunning) {
+		return fmt.Errorf("nothing matches %q: without the daemon only addresses and SPIs are known", who)
+	}
+	if err != nil {
+		return err
 	}
 	var names []string
 	for _, p := range list {

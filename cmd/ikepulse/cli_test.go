@@ -56,6 +56,8 @@ func TestUsageErrors(t *testing.T) {
 		{"probe", `probe takes one argument: a connection, a peer, an address, an SPI, or "*"`},
 		{"detach", "detach takes the names of interfaces, or --all"},
 		{"detach --all eth0", "detach takes the names of interfaces, or --all"},
+		{"sas a b", "sas takes one argument at most: a connection, a peer, an address or an SPI"},
+		{"peers a b", "peers takes one argument at most: a connection, a peer, an address or an SPI"},
 		{"sas --sort size", `--sort "size": one of peer, idle, proof, up`},
 		{"sas --limit many", `invalid value "many" for flag -limit`},
 		{"sas --limit", "flag needs an argument: -limit"},

@@ -30,7 +30,13 @@ func TestTunnel(t *testing.T) {
 	} else {
 		s.want(s.Gateway, 0, []string{"probing 1 IKE SA\n"}, "probe", fields[2])
 	}
-	s.want(s.Gateway, exitError, []string{`nothing matches "nobody"; there are: anna@example.org, roadwarriors`}, "probe", "nobody")
+	for _, command := range []string{"probe", "sas", "peers"} {
+		s.want(s.Gateway, exitError, []string{`nothing matches "nobody"; there are: anna@example.org, roadwarriors`}, command, "nobody")
+	}
+	for _, who := range append([]string{"anna@example.org", "roadwarriors", lab.NATAddr.String(), "*"}, strings.Fields(sas)[1:3]...) {
+		s.want(s.Gateway, 0, []string{"anna@example.org"}, "sas", who)
+		s.want(s.Gateway, 0, []string{"anna@example.org"}, "peers", who)
+	}
 	s.want(s.Gateway, exitError, []string{`there is no connection "berlin"; none`}, "initiate", "berlin")
 	s.want(s.Clients[0], exitError, []string{`there is no connection "berlin"; those that can be called: office`}, append(anna, "initiate", "berlin")...)
 	s.want(s.Clients[0], 0, []string{"office is up"}, append(anna, "initiate", "office")...) // again: nothing to do
@@ -75,7 +81,9 @@ func TestKilled(t *testing.T) {
 	}
 	s.want(s.Gateway, exitDegraded, []string{"not running\n", "xdp        g0 native", "1 SPI that no daemon follows"}, "status")
 	s.want(s.Gateway, 0, []string{"-  " + line[1] + "  " + line[2] + "  -  -  ", "  esp "}, "sas")
-	s.want(s.Gateway, 0, []string{line[1], "  peer  "}, "peers")
+	s.want(s.Gateway, 0, []string{line[2]}, "sas", line[2])
+	s.want(s.Gateway, 0, []string{line[1], "  peer  "}, "peers", line[1])
+	s.want(s.Gateway, exitError, []string{`nothing matches "anna@example.org": without the daemon only addresses and SPIs are known`}, "sas", "anna@example.org")
 	var sas []gateway.TrackedSA
 	if r := s.do(s.Gateway, "sas", "--json"); json.Unmarshal([]byte(r.out), &sas) != nil || len(sas) != 1 || sas[0].InSPI != line[2] || sas[0].Proof != "esp" {
 		t.Errorf("%s", r.out)

@@ -177,7 +177,7 @@ func TestRenderSAs(t *testing.T) {
 func TestRenderPeers(t *testing.T) {
 	rows := []peerRow{
 		{Peer: "anna@example.org", Connection: "roadwarriors", State: "established", From: addrPort("203.0.113.9:61201"), PeerNATted: true,
-			UpMS: ms(3*time.Hour + 12*time.Minute), keepalives: &gateway.Keepalives{Received: 1152, Answered: 576},
+			UpMS: ms(3*time.Hour + 12*time.Minute), keepalives: &gateway.Keepalives{Received: 1152, Answered: 576, ReceivedMS: ms(4 * time.Second)},
 			Liveness: ike.Liveness{ProofMS: ms(64 * time.Second), Proof: "esp", Outstanding: true, Tries: 3, MaxTries: 5}},
 		{Peer: "berlin.example.org", Connection: "berlin", State: "established", From: addrPort("203.0.113.7:4500"), LocalNATted: true,
 			UpMS: ms(41 * day), Liveness: ike.Liveness{ProofMS: ms(0), Proof: "ike", NextMS: ms(9 * time.Second)}},

@@ -18,19 +18,29 @@ import (
 func peersCommand(e env) *cli.Command {
 	return &cli.Command{
 		Name: "peers", Category: "Look", Usage: "the peers: a line an IKE SA, half-open ones included",
-		UsageText: "[--json]",
-		Description: `NAT is who stands behind one. Without the daemon the pins tell which addresses
-are known, and their keepalives.
+		UsageText: "[WHO] [--json]",
+		Description: `NAT is who stands behind one. KEEPALIVES are those of the address, and how long ago
+the last came; they prove nothing. Without the daemon the pins tell which addresses
+are known.
+
+WHO is ` + whoText + `.
 
 Example: ikepulse peers | grep connecting`,
 		Flags: []cli.Flag{jsonFlag},
 		Action: func(c *cli.Context) error {
-			if err := noArguments(c); err != nil {
+			who, err := whoOf(c)
+			if err != nil {
 				return err
 			}
 			rows, err := peersOf(c)
 			if err != nil {
 				return err
+			}
+			rows = slices.DeleteFunc(rows, func(r peerRow) bool {
+				return !who.is(r.From, append(r.spis, r.Peer, r.Connection)...)
+			})
+			if len(rows) == 0 && who != everybody {
+				return instanceOf(c).nobody(c.Context, who)
 			}
 			slices.SortFunc(rows, func(a, b peerRow) int {
 				return cmp.Or(strings.Compare(a.Peer, b.Peer), a.From.Compare(b.From))
@@ -55,7 +65,8 @@ type peerRow struct {
 	UpMS                    *int64
 	ike.Liveness
 	keepalives *gateway.Keepalives
-	source     any // what JSON shows
+	spis       []string // ours
+	source     any      // what JSON shows
 }
 
 // peersOf asks the daemon or, without one, the pins.
@@ -64,8 +75,12 @@ func peersOf(c *cli.Context) (rows []peerRow, err error) {
 	var list []gateway.Peer
 	err = i.daemon.Get(c.Context, "/v1/peers", &list)
 	for _, p := range list {
+		spis := []string{p.SPI}
+		if p.Child != nil {
+			spis = append(spis, p.Child.InSPI)
+		}
 		rows = append(rows, peerRow{p.Identity, p.Connection, p.State, p.Remote, p.PeerNATted, p.LocalNATted, &p.UpMS,
-			p.Liveness, p.Keepalives, p})
+			p.Liveness, p.Keepalives, spis, p})
 	}
 	if !errors.Is(err, control.ErrNotRunning) {
 		return rows, err

@@ -209,7 +209,11 @@ func keepalives(k *gateway.Keepalives) string {
 	if k == nil {
 		return "-"
 	}
-	return fmt.Sprintf("%s (%s answered)", thousands(k.Received), thousands(k.Answered))
+	s := fmt.Sprintf("%s (%s answered)", thousands(k.Received), thousands(k.Answered))
+	if k.ReceivedMS != nil {
+		s += ", " + spanMS(*k.ReceivedMS) + " ago"
+	}
+	return s
 }
 
 // renderStats is a line a counter; programs get its digits alone.

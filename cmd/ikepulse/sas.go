@@ -18,12 +18,14 @@ import (
 func sasCommand(e env) *cli.Command {
 	return &cli.Command{
 		Name: "sas", Category: "Look", Usage: "the tunnels: a line an inbound SPI",
-		UsageText: "[--sort KEY] [--limit N] [--alarm] [--json]",
+		UsageText: "[WHO] [--sort KEY] [--limit N] [--alarm] [--json]",
 		Description: `IDLE is how long nothing was seen with the SPI, authentic or not; PROOF how long
 ago the peer proved that he lives, and by what; NEXT what happens then. ALARM is
 "unauthenticated" where ESP comes and none of it is authentic, "moved" where some
 came from another address, both within the last minute. Without the daemon the
 pins tell what they know.
+
+WHO is ` + whoText + `.
 
 Example: ikepulse sas --sort proof --limit 10`,
 		Flags: []cli.Flag{
@@ -33,13 +35,17 @@ Example: ikepulse sas --sort proof --limit 10`,
 			jsonFlag,
 		},
 		Action: func(c *cli.Context) error {
-			err := errors.Join(noArguments(c), checkSort(c.String("sort")))
-			if err != nil {
+			who, err := whoOf(c)
+			if err = errors.Join(err, checkSort(c.String("sort"))); err != nil {
 				return err
 			}
 			rows, err := sasOf(c)
 			if err != nil {
 				return err
+			}
+			rows = slices.DeleteFunc(rows, func(r saRow) bool { return !who.is(r.From, r.Peer, r.Connection, r.InSPI) })
+			if len(rows) == 0 && who != everybody {
+				return instanceOf(c).nobody(c.Context, who)
 			}
 			rows = pick(rows, c.String("sort"), c.Int("limit"), c.Bool("alarm"))
 			if !c.Bool("json") {
@@ -57,6 +63,7 @@ Example: ikepulse sas --sort proof --limit 10`,
 // saRow is a tunnel as far as it is known; what is not is empty.
 type saRow struct {
 	Peer          string
+	Connection    string
 	From          netip.AddrPort
 	InSPI, OutSPI string
 	UpMS, IdleMS  *int64
@@ -70,7 +77,7 @@ func sasOf(c *cli.Context) (rows []saRow, err error) {
 	var list []ike.SA
 	err = i.daemon.Get(c.Context, "/v1/sas", &list)
 	for _, s := range list {
-		rows = append(rows, saRow{s.Identity, s.Remote, s.InSPI, s.OutSPI, &s.UpMS, s.IdleMS, s.Liveness, s})
+		rows = append(rows, saRow{s.Identity, s.Connection, s.Remote, s.InSPI, s.OutSPI, &s.UpMS, s.IdleMS, s.Liveness, s})
 	}
 	if !errors.Is(err, control.ErrNotRunning) {
 		return rows, err
