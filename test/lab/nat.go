@@ -3,6 +3,7 @@ package lab
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
@@ -66,6 +67,22 @@ func (t *NAT) commit(change func(*nftables.Conn)) error {
 // packet from inside (the same one in 1 of about 64,000 cases, for ports of
 // 1024 and above), and what comes to the old port no longer reaches anyone.
 func (t *NAT) Rebind() error { return t.ns.FlushConntrack() }
+
+// RebindFrom is Rebind for what one address inside sends.
+func (t *NAT) RebindFrom(inside netip.Addr) error {
+	flows := &netlink.ConntrackFilter{}
+	if err := flows.AddIP(netlink.ConntrackOrigSrcIP, inside.AsSlice()); err != nil {
+		return err
+	}
+	err := t.ns.Do(func() error {
+		_, err := netlink.ConntrackDeleteFilters(netlink.ConntrackTable, unix.AF_INET, flows)
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("delete the flows of %v in namespace %s: %w", inside, t.ns.name, err)
+	}
+	return nil
+}
 
 // Remove stops the translation, of running flows too: the kernel translates
 // nothing while no chain asks for it. Forwarding stays on.

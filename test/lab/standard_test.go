@@ -2,6 +2,7 @@ package lab_test
 
 import (
 	"context"
+	"net"
 	"net/netip"
 	"testing"
 	"time"
@@ -60,6 +61,31 @@ func TestRebind(t *testing.T) {
 	send(t, gw, []byte("fresh"), after)
 	if got, _ := receive(t, client); got != "fresh" {
 		t.Errorf("the client got %q by the forgotten mapping", got)
+	}
+}
+
+func TestRebindFrom(t *testing.T) {
+	require.Have(t, "root", "netns", "bpf")
+	s := standard(t, 2)
+	gw := listen(t, s.Gateway, anywhere)
+	clients := []*net.UDPConn{listen(t, s.Clients[0], anywhere), listen(t, s.Clients[1], anywhere)}
+	var before [2]netip.AddrPort
+	seen := func(i int) netip.AddrPort {
+		send(t, clients[i], []byte("hello"), gateway)
+		_, from := receive(t, gw)
+		return from
+	}
+	for i := range before {
+		before[i] = seen(i)
+	}
+	if err := s.Masq.RebindFrom(lab.ClientAddr(0)); err != nil {
+		t.Fatal(err)
+	}
+	if now := seen(1); now != before[1] {
+		t.Errorf("the second client appears as %s, and was %s", now, before[1])
+	}
+	if now := seen(0); now == before[0] {
+		t.Errorf("after the flush the first client appears as %s, as before", now)
 	}
 }
 
