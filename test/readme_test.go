@@ -31,7 +31,7 @@ func TestREADME(t *testing.T) {
 	if n := strings.Count(readme, "\n"); n > 250 {
 		t.Errorf("the README has %d lines, at most 250 are allowed", n)
 	}
-	for _, command := range []string{"make demo", "make test"} {
+	for _, command := range []string{"make demo", "make test", "(bpf/README.md)"} {
 		if !strings.Contains(readme, command) {
 			t.Errorf("the README does not name %s", command)
 		}
