@@ -37,8 +37,9 @@ func checkBPFFS(dir string) error {
 	return nil
 }
 
-// lockLimit is how long another process may take over the same directory.
-const lockLimit = 10 * time.Second
+// lockLimit is how long another process may take over the same directory:
+// attaching waits for every CPU, which took 20 s on a machine with too much to do.
+const lockLimit = 30 * time.Second
 
 // lock waits for its turn to look at and change the instances beside dir. The
 // directory that holds them is made if create is set; if it is not there, the
