@@ -3,12 +3,12 @@ package bpf
 import (
 	"bufio"
 	"bytes"
+	"fmt"
 	stdmaps "maps"
 	"math/rand/v2"
 	"net/netip"
 	"os"
 	"slices"
-	"strconv"
 	"strings"
 	"testing"
 
@@ -27,16 +27,12 @@ func symbols(t *testing.T) map[uint64]string {
 	names := map[uint64]string{}
 	lines := bufio.NewScanner(file)
 	for lines.Scan() {
-		// "ffffffff81000000 T _text", and behind a tab the module
-		words := strings.Fields(lines.Text())
-		if len(words) < 3 {
-			t.Fatalf("%q", lines.Text())
-		}
-		address, err := strconv.ParseUint(words[0], 16, 64)
-		if err != nil {
+		var address uint64
+		var kind, name string
+		if _, err := fmt.Sscanf(lines.Text(), "%x %s %s", &address, &kind, &name); err != nil {
 			t.Fatalf("%q: %v", lines.Text(), err)
 		}
-		names[address] = words[2]
+		names[address] = name
 	}
 	return names
 }

@@ -120,20 +120,18 @@ func (k *Kernel) boot(ctx context.Context, work string, g *Guest) (console []byt
 	return append(out.Bytes(), screen.Bytes()...), err
 }
 
-// qemuArgs leave out what an emulated CPU only pays for: a fifth level of page
-// tables, and precautions against the flaws of real ones.
 func (k *Kernel) qemuArgs(g *Guest, socket, initrd string) []string {
 	memory, cpus := g.Memory, max(g.CPUs, 1)
 	if memory == 0 {
 		memory = defaultMemory
 	}
 	return append(wires(g.Wires), []string{
-		"-accel", "tcg,thread=multi", "-cpu", "max,la57=off", "-smp", strconv.Itoa(cpus), "-m", strconv.Itoa(memory),
+		"-accel", "tcg,thread=multi", "-cpu", "max", "-smp", strconv.Itoa(cpus), "-m", strconv.Itoa(memory),
 		"-nographic", "-nic", "none", "-no-reboot",
 		// virtiofs reads the guest's memory: it must be shared.
 		"-object", fmt.Sprintf("memory-backend-memfd,id=mem,size=%dM,share=on", memory), "-numa", "node,memdev=mem",
 		"-chardev", "socket,id=files,path=" + socket, "-device", "vhost-user-fs-pci,chardev=files,tag=root",
-		"-kernel", k.image(), "-initrd", initrd, "-append", "console=ttyS0 quiet panic=-1 mitigations=off",
+		"-kernel", k.image(), "-initrd", initrd, "-append", "console=ttyS0 quiet panic=-1",
 	}...)
 }
 

@@ -265,17 +265,11 @@ func (w *wire) known() {
 }
 
 // answered tells whether a keepalive that the peer sends by an interface is
-// answered to it by the same: it is sent again for longer than the answers'
-// interval.
-func (w *wire) answered(by string) bool { return w.exchange(by, 12) }
-
-// ignored tells whether a few of them are not.
-func (w *wire) ignored(by string) bool { return !w.exchange(by, 4) }
-
-// exchange sends so many keepalives until one is answered. An answer by another
-// interface, or without the tag, does not count.
-func (w *wire) exchange(by string, times int) (answered bool) {
+// answered to it by the same. An answer by another, or without the tag, does
+// not count.
+func (w *wire) answered(by string) bool {
 	w.Helper()
+	answers := false
 	w.must(w.peer.Do(func() error {
 		c, err := net.DialUDP("udp4", net.UDPAddrFromAddrPort(peers), net.UDPAddrFromAddrPort(ours))
 		if err != nil {
@@ -290,14 +284,21 @@ func (w *wire) exchange(by string, times int) (answered bool) {
 		if err := raw.Control(func(fd uintptr) { errBind = unix.BindToDevice(int(fd), by) }); err != nil || errBind != nil {
 			return errors.Join(err, errBind)
 		}
-		for ; times > 0 && !answered; times-- {
-			_, _ = c.Write([]byte{0xff}) // nobody may listen yet
-			buffer := make([]byte, 16)
-			_ = c.SetReadDeadline(time.Now().Add(300 * time.Millisecond))
-			n, err := c.Read(buffer)
-			answered = err == nil && n == 1 && buffer[0] == 0xff
-		}
+		answers = exchange(c)
 		return nil
 	}))
-	return answered
+	return answers
+}
+
+// exchange sends one now and then, for longer than the answers' interval.
+func exchange(c *net.UDPConn) bool {
+	for range 12 {
+		_, _ = c.Write([]byte{0xff}) // nobody may listen yet
+		buffer := make([]byte, 16)
+		_ = c.SetReadDeadline(time.Now().Add(300 * time.Millisecond))
+		if n, err := c.Read(buffer); err == nil && n == 1 && buffer[0] == 0xff {
+			return true
+		}
+	}
+	return false
 }
