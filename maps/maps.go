@@ -165,8 +165,12 @@ func open(h Handles, writable bool) (*Set, error) {
 	if err != nil {
 		return nil, errors.Join(err, hot.Close())
 	}
+	var more *beyond
+	if writable && !meta.Follow {
+		more = newBeyond(meta.Capacity)
+	}
 	return &Set{
-		Ledger: Ledger{Hot: hot, Clock: clock},
+		Ledger: Ledger{Hot: hot, Clock: clock, beyond: more},
 		SAs:    &SAs{h.SAs}, Peers: &Peers{m: h.Peers, near: near}, Locals: &Locals{h.Locals},
 		Stats: &Stats{h.Stats}, Meta: meta, handles: h,
 	}, nil

@@ -16,13 +16,13 @@ type Memory struct {
 	Ledger
 }
 
-// NewMemory returns entries for so many tunnels.
+// NewMemory returns entries for every SPI that a supply for so many tunnels has.
 func NewMemory(capacity int) (*Memory, error) {
 	clock, err := newClock(bootJiffies, memoryJiffy, shiftFor(memoryJiffy))
 	if err != nil {
 		return nil, err
 	}
-	hot := &Hot{words: make(words, Entries(capacity)*wordsPerEntry), writable: true}
+	hot := &Hot{words: make(words, MaxSPIs(capacity)*wordsPerEntry), writable: true}
 	return &Memory{Ledger{Hot: hot, Clock: clock}}, nil
 }
 

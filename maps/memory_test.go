@@ -2,6 +2,7 @@ package maps
 
 import (
 	"errors"
+	"fmt"
 	"net/netip"
 	"testing"
 
@@ -17,9 +18,18 @@ func newMemory(t *testing.T) *Memory {
 	return m
 }
 
-// Without a kernel's map the same calls have the same outcome: each is made of
-// both, where both may be had.
+// spiBeyond carries a slot that the maps of loadSet do not have.
+var spiBeyond = 3<<SlotBits | uint32(Entries(64)) + 5
+
+// Without a kernel's map the same calls have the same outcome, and so have those
+// for an SPI beyond the maps: each is made of both, where both may be had.
 func TestMemoryIsLikeTheMaps(t *testing.T) {
+	for _, spi := range []uint32{spiA, spiBeyond} {
+		t.Run(fmt.Sprintf("%08x", spi), func(t *testing.T) { likeTheMaps(t, spi) })
+	}
+}
+
+func likeTheMaps(t *testing.T, spi uint32) {
 	m := newMemory(t)
 	moved := netip.AddrPortFrom(there.Addr(), there.Port()+1)
 	type tracker interface {
@@ -38,7 +48,7 @@ func TestMemoryIsLikeTheMaps(t *testing.T) {
 		}
 		stamped := func(what string, want bool) {
 			t.Helper()
-			seen, auth := s.Evidence(spiA)
+			seen, auth := s.Evidence(spi)
 			now, err := readClock(unix.CLOCK_BOOTTIME)
 			if err != nil {
 				t.Fatal(err)
@@ -51,23 +61,23 @@ func TestMemoryIsLikeTheMaps(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		wantIs("untracked before", s.Untrack(spiA, here, there), ErrNotTracked)
+		wantIs("untracked before", s.Untrack(spi, here, there), ErrNotTracked)
 		wantIs("no slot", s.Track(1<<SlotBits|1<<(SlotBits-1), here, there, true), ErrNoSlot)
-		s.Stamp(spiA, now)
+		s.Stamp(spi, now)
 		stamped("before", false)
-		wantIs("tracked", s.Track(spiA, here, there, true), nil)
-		wantIs("twice", s.Track(spiA, here, there, true), ErrSlotTaken)
+		wantIs("tracked", s.Track(spi, here, there, true), nil)
+		wantIs("twice", s.Track(spi, here, there, true), ErrSlotTaken)
 		stamped("tracked", false)
-		s.Stamp(spiA, now)
+		s.Stamp(spi, now)
 		stamped("stamped", true)
-		wantIs("moved", s.Move(spiA, here, there, here, moved, true), nil)
+		wantIs("moved", s.Move(spi, here, there, here, moved, true), nil)
 		stamped("moved", true)
-		wantIs("moved elsewhere", s.Move(spiA+1<<SlotBits, here, there, here, moved, true), ErrNotTracked)
-		wantIs("untracked", s.Untrack(spiA, here, moved), nil)
+		wantIs("moved elsewhere", s.Move(spi+1<<SlotBits, here, there, here, moved, true), ErrNotTracked)
+		wantIs("untracked", s.Untrack(spi, here, moved), nil)
 		stamped("untracked", false)
-		wantIs("again", s.Track(spiA, here, there, true), nil)
+		wantIs("again", s.Track(spi, here, there, true), nil)
 		stamped("again", false)
-		wantIs("at the end", s.Untrack(spiA, here, there), nil)
+		wantIs("at the end", s.Untrack(spi, here, there), nil)
 	}
 	if err := m.Hot.Close(); err != nil { // its memory is Go's
 		t.Error(err)

@@ -146,7 +146,8 @@ func TestTrackRefuses(t *testing.T) {
 	}{
 		{"twice", spiA, here, there, ErrSlotTaken},
 		{"another SPI in its slot", spiA ^ 1<<SlotBits, here, there, ErrSlotTaken},
-		{"past the maps", 5<<SlotBits | 128, here, there, ErrNoSlot},
+		{"past what is beyond the maps", 5<<SlotBits | 256, here, there, ErrNoSlot},
+		{"beyond the maps without tag", 128, here, there, ErrNoSlot},
 		{"without tag", 5, here, there, ErrNoSlot},
 		{"without a peer", spiB, here, netip.AddrPort{}, nil},
 		{"without a local address", spiB, netip.AddrPort{}, there, nil},

@@ -51,8 +51,9 @@ func Entries(capacity int) int {
 // It is not safe for concurrent use: each shard owns one.
 type Slots struct {
 	shard, shards uint32
+	first         uint32 // of the own numbers
 	rand          *bufio.Reader
-	free          []uint32  // own numbers: slot = number*shards + shard
+	free          []uint32  // own numbers from first on: slot = (first+number)*shards + shard
 	resting       []resting // oldest first, from head on
 	head          int
 	tags          []uint16 // by own number: the tag of the SPI given out last
@@ -69,13 +70,19 @@ type resting struct {
 // shard is not one of the shards or the capacity is out of range: both are
 // constants of a running gateway.
 func NewSlots(capacity, shard, shards int, random io.Reader) *Slots {
-	entries := Entries(capacity)
-	if shard < 0 || shard >= shards || shards > entries {
-		panic(fmt.Sprintf("maps: no shard %d of %d over %d slots", shard, shards, entries))
+	return newSlots(0, Entries(capacity), shard, shards, random)
+}
+
+// newSlots is [NewSlots] for the slots from low up to, and without, high.
+func newSlots(low, high, shard, shards int, random io.Reader) *Slots {
+	if shard < 0 || shard >= shards || low == 0 && shards > high {
+		panic(fmt.Sprintf("maps: no shard %d of %d over %d slots", shard, shards, high))
 	}
-	own := (entries - shard + shards - 1) / shards
+	// below is how many of the shard's slots lie below a slot.
+	below := func(slot int) int { return (slot - shard + shards - 1) / shards }
+	own := below(high) - below(low)
 	s := &Slots{
-		shard: uint32(shard), shards: uint32(shards),
+		shard: uint32(shard), shards: uint32(shards), first: uint32(below(low)),
 		rand: bufio.NewReader(random),
 		free: make([]uint32, own),
 		tags: make([]uint16, own),
@@ -105,7 +112,7 @@ func (s *Slots) Alloc(now int64) (spi uint32, ok bool) {
 
 	s.tags[n] = nextTag(s.tags[n])
 	s.live[n] = true
-	return uint32(s.tags[n])<<SlotBits | (n*s.shards + s.shard), true
+	return uint32(s.tags[n])<<SlotBits | ((s.first+n)*s.shards + s.shard), true
 }
 
 // Free lets the slot of an SPI rest. An SPI that this allocator does not have
@@ -140,7 +147,7 @@ func (s *Slots) wake(now int64) {
 
 func (s *Slots) number(spi uint32) (uint32, bool) {
 	slot := SlotOf(spi)
-	n := slot / s.shards
+	n := slot/s.shards - s.first // before the first: wraps
 	return n, slot%s.shards == s.shard && n < uint32(len(s.tags))
 }
 

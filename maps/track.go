@@ -10,11 +10,15 @@ import (
 // Track makes an inbound SPI and its tuple known to XDP: rich, then peers, then
 // hot, so that whoever meets the SPI in a packet finds all that belongs to it.
 // After an error nothing of it is left. natted says that the peer is behind a
-// NAT, whose keepalives may be answered.
+// NAT, whose keepalives may be answered. An SPI beyond the maps stays unknown
+// to XDP; its evidence is kept here.
 //
 // Calls for one SPI belong to one goroutine, as do Untrack, Move and Stamp.
 func (s *Set) Track(spi uint32, local, peer netip.AddrPort, natted bool) error {
 	tuple := Tuple{local, peer}
+	if slot, ok := s.beyond.slot(spi); ok {
+		return s.beyond.track(slot, spi, tuple)
+	}
 	if err := errors.Join(tuple.valid(), s.Hot.free(spi)); err != nil {
 		return fmt.Errorf("tracking SPI %08x: %w", spi, err)
 	}
@@ -39,6 +43,9 @@ func (s *Set) Track(spi uint32, local, peer netip.AddrPort, natted bool) error {
 // the end. The owner that goes is the one of the tuple that Track or Move
 // recorded; local and peer are for an entry that has lost it.
 func (s *Set) Untrack(spi uint32, local, peer netip.AddrPort) error {
+	if slot, ok := s.beyond.slot(spi); ok {
+		return s.beyond.untrack(slot, spi)
+	}
 	if err := s.Hot.Remove(spi); err != nil {
 		return fmt.Errorf("untracking SPI %08x: %w", spi, err)
 	}
@@ -58,6 +65,9 @@ func (s *Set) Untrack(spi uint32, local, peer netip.AddrPort) error {
 // it was.
 func (s *Set) Move(spi uint32, oldLocal, oldPeer, newLocal, newPeer netip.AddrPort, natted bool) error {
 	from, to := Tuple{oldLocal, oldPeer}, Tuple{newLocal, newPeer}
+	if slot, ok := s.beyond.slot(spi); ok {
+		return s.beyond.hot.moveAt(slot, spi, to)
+	}
 	before, ok, err := s.SAs.Get(spi)
 	switch {
 	case err != nil:

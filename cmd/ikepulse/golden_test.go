@@ -89,11 +89,11 @@ var eth0 = gateway.Attachment{Interface: "eth0", Mode: "native", ProgramID: 314,
 
 func status(t *testing.T, state string, x *gateway.XDP, problems ...string) *gateway.Status {
 	return &gateway.Status{Instance: "default", State: state, Problems: problems, XDP: x, Daemon: &gateway.Daemon{
-		Version: "0.1.0", PID: 4121, XDPEvents: &gateway.Events{Drift: 3, Stranger: 2},
+		Version: "0.1.0", PID: 4121, Capacity: 65536, XDPEvents: &gateway.Events{Drift: 3, Stranger: 2},
 		Dataplane: gateway.Dataplane{Kind: "userspace", Interface: "ikepulse", Counters: map[string]uint64{"in": 811000, "out": 790214, "icv": 0}},
 		Sockets: []gateway.Socket{{Local: addrPort("198.51.100.1:500"), IKE: 99742, Sent: 99740},
 			{Local: addrPort("198.51.100.1:4500"), IKE: 99801, ESP: 812007, Sent: 889971}},
-		IKE: decoded[ike.Status](t, `{"up_ms": 532800000, "up": 49871, "connecting": 112, "deleting": 3, "max": 65536,
+		IKE: decoded[ike.Status](t, `{"up_ms": 532800000, "up": 49871, "connecting": 112, "deleting": 3, "max": 262144,
 			"counters": {"established": 50064, "deleted": 141, "dead": 52, "replaced": 0, "auth_failed": 5,
 				"probes_sent": 131, "probes_spared": 1529}}`)}}
 }

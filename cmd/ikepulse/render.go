@@ -39,7 +39,7 @@ func renderStatus(w io.Writer, st *gateway.Status) error {
 		p.line("problem", "%s", problem)
 	}
 	if st.Daemon != nil {
-		p.tunnels(&st.IKE)
+		p.tunnels(st.Daemon)
 	}
 	p.xdp(st)
 	if st.Daemon != nil {
@@ -49,10 +49,10 @@ func renderStatus(w io.Writer, st *gateway.Status) error {
 	return p.to(w)
 }
 
-func (p *page) tunnels(st *ike.Status) {
-	c := st.Counters
+func (p *page) tunnels(d *gateway.Daemon) {
+	st, c := &d.IKE, d.IKE.Counters
 	p.line("tunnels", "%s up   %s connecting   %s dying   of %s        since the start: +%s -%s (%s deleted, %s dead, %s replaced)   %s auth failed",
-		thousands(st.Up), thousands(st.Connecting), thousands(st.Deleting), thousands(st.MaxSAs),
+		thousands(st.Up), thousands(st.Connecting), thousands(st.Deleting), thousands(d.Capacity),
 		thousands(c["established"]), thousands(c["deleted"]+c["dead"]+c["replaced"]),
 		thousands(c["deleted"]), thousands(c["dead"]), thousands(c["replaced"]), thousands(c["auth_failed"]))
 }

@@ -29,7 +29,7 @@ func (d *daemon) api() control.API {
 func (d *daemon) status(ctx context.Context) (*Status, error) {
 	st := &Status{Instance: d.Names.Instance, State: Healthy,
 		Daemon: &Daemon{Version: d.Version, PID: os.Getpid(), Process: describeProcess(), Dataplane: d.dataplane(),
-			XDPEvents: d.events.count()}}
+			Capacity: d.Config.XDP.Capacity, Untracked: d.ledger.Untracked(), XDPEvents: d.events.count()}}
 	var err error
 	if st.IKE, err = d.gateway.Status(ctx); err != nil {
 		return nil, err
@@ -57,10 +57,7 @@ func (d *daemon) problems(st *Status) []string {
 	add := func(format string, args ...any) { all = append(all, fmt.Sprintf(format, args...)) }
 	all = append(all, d.xdpProblems(st.XDP)...)
 	all = append(all, leftProblems(st.Left)...)
-	if n := st.IKE.Up + st.IKE.Connecting + st.IKE.Deleting; n >= st.IKE.MaxSAs {
-		add("all %d tunnels of xdp.capacity are in use: nobody else can connect", st.IKE.MaxSAs)
-	}
-	if p := d.slotProblem(bootTime()); p != "" {
+	if p := d.slotProblem(st, bootTime()); p != "" {
 		add("%s", p)
 	}
 	if n := st.IKE.Counters["panics"] + st.IKE.Counters["key_exchange_panics"]; n > 0 {
@@ -115,8 +112,12 @@ func (d *daemon) sas(ctx context.Context) (any, error) {
 	}
 	moved, err := d.moved()
 	for i := range list {
-		if list[i].Alarm == "" && moved[list[i].InSPI] {
-			list[i].Alarm = alarmMoved
+		switch sa := &list[i]; {
+		case sa.Alarm != "":
+		case moved[sa.InSPI]:
+			sa.Alarm = alarmMoved
+		case d.untracked(sa):
+			sa.Alarm = alarmUntracked
 		}
 	}
 	return append([]ike.SA{}, list...), err // none are [], not null

@@ -7,15 +7,17 @@ import (
 
 	"github.com/ikepulse/ikepulse/cmd/internal/config"
 	"github.com/ikepulse/ikepulse/ike"
+	"github.com/ikepulse/ikepulse/maps"
 )
 
 // Checks are the syntax checks that the configuration leaves to the gateway.
 var Checks = config.Checks{IKEProposal: ike.CheckIKEProposal, ESPProposal: ike.CheckESPProposal}
 
 // ikeConfig is the part of a configuration that the IKE side needs, for a data
-// plane in user space.
+// plane in user space. xdp.capacity is what the maps have room for: the tunnels
+// end where the SPIs do.
 func ikeConfig(c *config.Config) ike.Config {
-	out := ike.Config{Addresses: c.Listen.Addresses, Shards: c.Shards, Capacity: c.XDP.Capacity, ForceEncap: true}
+	out := ike.Config{Addresses: c.Listen.Addresses, Shards: c.Shards, Capacity: maps.MaxSPIs(c.XDP.Capacity), ForceEncap: true}
 	for i := range c.Connections {
 		out.Connections = append(out.Connections, connection(&c.Connections[i]))
 	}

@@ -4,7 +4,6 @@ package gateway
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -53,11 +52,11 @@ type daemon struct {
 	plane      *tun.Plane
 	gateway    *ike.Gateway
 	events     *events // nil without XDP
+	supply     *supply
 	listener   net.Listener
 	up         bool // open has succeeded
 
 	clockError atomic.Pointer[error] // of the last calibration
-	slotless   atomic.Int64          // when an SPI was last refused for want of a slot
 }
 
 // Run is the daemon: it returns nil when ctx has ended and the tunnels have been
@@ -179,24 +178,12 @@ func (d *daemon) newGateway(context.Context) (err error) {
 
 // edges are where the IKE side meets the ledger, the data plane and the sockets.
 func (d *daemon) edges() ike.Edges {
-	alloc, free, shardOf := slots(d.Config.XDP.Capacity, d.Config.Shards)
+	d.supply = newSupply(d.Config.XDP.Capacity, d.Config.Shards, d.warnBeyond)
 	return ike.Edges{
 		Tracker: d.ledger, DataPlane: d.planeOf, Sender: d.endpoints, Store: d.store,
-		AllocSPI: d.noteSlots(alloc), FreeSPI: free, ESPShard: shardOf,
+		AllocSPI: d.supply.alloc, FreeSPI: d.supply.free, ESPShard: d.supply.shardOf,
 		Logger: d.Log, Clock: bootTime,
 	}
-}
-
-// slots are the allocators of inbound SPIs, one a shard, and the function that
-// tells whose an SPI is.
-func slots(capacity, shards int) (alloc func(int) func(int64) (uint32, bool), free func(int) func(uint32, int64), shardOf func(uint32) int) {
-	all := make([]*maps.Slots, shards)
-	for i := range all {
-		all[i] = maps.NewSlots(capacity, i, shards, rand.Reader)
-	}
-	return func(shard int) func(int64) (uint32, bool) { return all[shard].Alloc },
-		func(shard int) func(uint32, int64) { return all[shard].Free },
-		func(spi uint32) int { return int(maps.SlotOf(spi)) % shards }
 }
 
 // bootTime reads CLOCK_BOOTTIME, which every Linux has.

@@ -17,7 +17,6 @@ import (
 	"github.com/ikepulse/ikepulse/cmd/internal/config"
 	"github.com/ikepulse/ikepulse/cmd/internal/records"
 	"github.com/ikepulse/ikepulse/ike"
-	"github.com/ikepulse/ikepulse/maps"
 )
 
 const sample = `listen: {addresses: [198.51.100.1, "2001:db8::1"]}
@@ -187,11 +186,11 @@ func TestClear(t *testing.T) {
 func TestProblems(t *testing.T) {
 	well := func() *Status {
 		st := &Status{Daemon: &Daemon{}, XDP: &XDP{Attachments: []Attachment{{Interface: "eth0"}, {Interface: "eth1"}}}}
-		st.IKE.Up, st.IKE.MaxSAs = 9, 10
+		st.IKE.Up, st.IKE.MaxSAs, st.Capacity = 9, 40, 10
 		st.IKE.Counters = map[string]uint64{}
 		return st
 	}
-	d := &daemon{interfaces: []string{"eth0", "eth1"}}
+	d := &daemon{interfaces: []string{"eth0", "eth1"}, supply: &supply{}}
 	if p := d.problems(well()); len(p) > 0 || p == nil {
 		t.Errorf("well, and %q", p)
 	}
@@ -201,14 +200,13 @@ func TestProblems(t *testing.T) {
 		"XDP is not on eth0: it is gone; it is attached again": func(st *Status) {
 			st.XDP.Attachments[0].Gone, st.XDP.Attachments[0].Note = true, "it is gone"
 		},
-		"XDP is off: no; way; no keepalive is answered": func(st *Status) { st.XDP, d.noXDP = nil, errors.New("no\nway") },
-		"a tunnel was refused 1s ago: every SPI slot": func(*Status) {
-			alloc := func(int) func(int64) (uint32, bool) { return func(int64) (uint32, bool) { return 0, false } }
-			d.noteSlots(alloc)(0)(bootTime() - int64(time.Second))
-		},
-		"all 10 tunnels of xdp.capacity": func(st *Status) { st.IKE.Connecting = 1 },
-		"3 errors of the program itself": func(st *Status) { st.IKE.Counters["panics"], st.IKE.Counters["key_exchange_panics"] = 1, 2 },
-		"cannot be read: out of order":   func(*Status) { d.clockError.Store(&clock) },
+		"XDP is off: no; way; no keepalive is answered":         func(st *Status) { st.XDP, d.noXDP = nil, errors.New("no\nway") },
+		"a tunnel was refused 1s ago: every inbound SPI":        func(*Status) { d.supply.refused.Store(bootTime() - int64(time.Second)) },
+		"all 40 tunnels that there can be with xdp.capacity 10": func(st *Status) { st.IKE.Connecting = 31 },
+		"2 tunnels are unknown to XDP":                          func(st *Status) { st.IKE.Up, st.Untracked = 22, 2 },
+		"11 tunnels are there, and xdp.capacity is 10":          func(st *Status) { st.IKE.Up = 11 },
+		"3 errors of the program itself":                        func(st *Status) { st.IKE.Counters["panics"], st.IKE.Counters["key_exchange_panics"] = 1, 2 },
+		"cannot be read: out of order":                          func(*Status) { d.clockError.Store(&clock) },
 		"what XDP tells of cannot be read: torn; a peer whose address has changed": func(*Status) {
 			d.events = &events{}
 			d.events.failed.Store(&ring)
@@ -220,10 +218,10 @@ func TestProblems(t *testing.T) {
 			t.Errorf("want %q, got %q", says, p)
 		}
 		d.clockError.Store(nil)
-		d.slotless.Store(0)
+		d.supply.refused.Store(0)
 		d.events = nil
 	}
-	d.slotless.Store(bootTime() - int64(slotsRest) - int64(time.Second))
+	d.supply.refused.Store(bootTime() - int64(slotsRest) - int64(time.Second))
 	if p := d.problems(well()); len(p) > 0 {
 		t.Errorf("a slot was refused long ago, and %q", p)
 	}
@@ -271,20 +269,5 @@ func TestMemory(t *testing.T) {
 	}
 	if twice := MemoryFor(2000); twice.Maps != 2*m.Maps {
 		t.Errorf("%+v is not twice %+v", twice, m)
-	}
-}
-
-// TestSPIsOfShards: the allocator and the router agree whose an SPI is.
-func TestSPIsOfShards(t *testing.T) {
-	const shards = 3
-	alloc, _, shardOf := slots(1000, shards)
-	for shard := range shards {
-		next := alloc(shard)
-		for range 100 {
-			spi, ok := next(1)
-			if !ok || shardOf(spi) != shard || int(maps.SlotOf(spi)) >= maps.Entries(1000) {
-				t.Fatalf("shard %d was given %08x (%v), which is shard %d's", shard, spi, ok, shardOf(spi))
-			}
-		}
 	}
 }

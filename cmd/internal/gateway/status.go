@@ -33,6 +33,8 @@ type Daemon struct {
 	Process   Process    `json:"process"`
 	Dataplane Dataplane  `json:"dataplane"`
 	IKE       ike.Status `json:"ike"`
+	Capacity  int        `json:"capacity"`  // tunnels that the maps are made for
+	Untracked int        `json:"untracked"` // SPIs that the maps have no slot for
 	Sockets   []Socket   `json:"sockets"`
 	XDPEvents *Events    `json:"xdp_events,omitempty"` // nil without XDP
 	// Left is where an earlier run's program goes on beside a daemon that

@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ikepulse/ikepulse/cmd/internal/records"
+	"github.com/ikepulse/ikepulse/maps"
 )
 
 // openStore opens the file of the SAs' records. They hold keys, which must not
@@ -22,7 +23,7 @@ func (d *daemon) openStore(context.Context) error {
 		d.Log.Warn("no records are kept: the folder is not on a tmpfs, and they hold keys", "folder", filepath.Dir(d.Names.Records))
 		return nil
 	}
-	store, left, err := records.Open(d.Names.Records, d.Config.XDP.Capacity)
+	store, left, err := records.Open(d.Names.Records, maps.MaxSPIs(d.Config.XDP.Capacity))
 	if err != nil {
 		return err
 	}

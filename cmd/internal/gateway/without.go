@@ -5,7 +5,6 @@ import (
 	"fmt"
 	stdmaps "maps"
 	"slices"
-	"time"
 
 	"github.com/ikepulse/ikepulse/ike"
 	"github.com/ikepulse/ikepulse/loader"
@@ -17,6 +16,7 @@ import (
 type ledger interface {
 	ike.Tracker
 	Stamp(spi uint32, now int64)
+	Untracked() int
 }
 
 // dispensable tells whether a gateway can do without what err keeps it from.
@@ -127,31 +127,4 @@ func interfaceProblems(x *XDP, configured []string, refused map[string]error) (a
 		}
 	}
 	return all
-}
-
-// slotsRest is how long a slot is no one's after its SPI went.
-const slotsRest = 2 * time.Minute
-
-// noteSlots remembers when an inbound SPI was refused for want of a slot.
-func (d *daemon) noteSlots(alloc func(int) func(int64) (uint32, bool)) func(int) func(int64) (uint32, bool) {
-	return func(shard int) func(int64) (uint32, bool) {
-		of := alloc(shard)
-		return func(now int64) (uint32, bool) {
-			spi, ok := of(now)
-			if !ok {
-				d.slotless.Store(now)
-			}
-			return spi, ok
-		}
-	}
-}
-
-// slotProblem is set for as long as the reason of the last refusal may last.
-func (d *daemon) slotProblem(now int64) string {
-	last := d.slotless.Load()
-	if last == 0 || now-last > int64(slotsRest) {
-		return ""
-	}
-	return fmt.Sprintf("a tunnel was refused %v ago: every SPI slot is in use, or rests for %v after its tunnel went; a larger xdp.capacity has more",
-		time.Duration(now-last).Round(time.Second), slotsRest)
 }

@@ -42,7 +42,7 @@ var (
 )
 
 const worldConfig = `listen: {addresses: [198.51.100.1]}
-xdp: {capacity: 2000}
+xdp: {capacity: %d}
 shards: 2
 connections:
   branches:
@@ -90,14 +90,17 @@ func (t *tunnel) String() string { return t.identity }
 var worlds atomic.Int32
 
 // newWorld makes a gateway and that many peers, which have not called yet.
-func newWorld(t testing.TB, peers int) *world {
+func newWorld(t testing.TB, peers int) *world { return newWorldOf(t, peers, 2000) }
+
+// newWorldOf is newWorld with another xdp.capacity.
+func newWorldOf(t testing.TB, peers, capacity int) *world {
 	t.Helper()
 	require.Have(t, "root", "netns", "bpf", "tun")
 	if !isolated {
 		t.Fatal("root, but no namespaces to test in")
 	}
 	w := &world{TB: t, byAddr: map[netip.Addr]*tunnel{}, talking: map[*tunnel]bool{}}
-	w.daemon = &daemon{Options: Options{Config: worldsConfig(t), Log: slog.New(slog.DiscardHandler),
+	w.daemon = &daemon{Options: Options{Config: worldsConfig(t, capacity), Log: slog.New(slog.DiscardHandler),
 		Names: NamesOf(fmt.Sprintf("w%d-%d", os.Getpid(), worlds.Add(1)))}}
 	w.endpoints = udp.NewEndpoints() // not one socket
 	w.must(w.loadXDP(t.Context()))
@@ -122,10 +125,10 @@ func newWorld(t testing.TB, peers int) *world {
 	return w
 }
 
-func worldsConfig(t testing.TB) *config.Config {
+func worldsConfig(t testing.TB, capacity int) *config.Config {
 	t.Helper()
 	dir := t.TempDir()
-	for name, text := range map[string]string{"a.yaml": worldConfig, "a.psk": worldPSK} {
+	for name, text := range map[string]string{"a.yaml": fmt.Sprintf(worldConfig, capacity), "a.psk": worldPSK} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}

@@ -34,7 +34,8 @@ type Store struct {
 
 	mu   sync.Mutex
 	slot map[uint64]int // by SPI
-	free []int
+	free []int          // that have been used
+	used int            // slots ever: the next ones are free, too
 }
 
 // Open makes or takes over the file, with room for so many SAs. The file is
@@ -64,11 +65,7 @@ func Open(path string, capacity int) (s *Store, left int, err error) {
 	if err != nil {
 		return nil, 0, fmt.Errorf("map %s: %w", path, err)
 	}
-	s = &Store{file: f, mem: mem, slot: map[uint64]int{}}
-	for i := capacity - 1; i >= 0; i-- {
-		s.free = append(s.free, i)
-	}
-	return s, left, nil
+	return &Store{file: f, mem: mem, slot: map[uint64]int{}}, left, nil
 }
 
 // count reads the heads of an earlier run's slots. Holes of the sparse file
@@ -121,11 +118,15 @@ func (s *Store) take(spi uint64) ([]byte, error) {
 	defer s.mu.Unlock()
 	i, ok := s.slot[spi]
 	if !ok {
-		if len(s.free) == 0 {
+		switch n := len(s.free); {
+		case n > 0:
+			i, s.free = s.free[n-1], s.free[:n-1]
+		case s.used < len(s.mem)/slotSize:
+			i = s.used
+			s.used++
+		default:
 			return nil, ErrFull
 		}
-		i = s.free[len(s.free)-1]
-		s.free = s.free[:len(s.free)-1]
 		s.slot[spi] = i
 	}
 	return s.mem[i*slotSize : (i+1)*slotSize], nil
