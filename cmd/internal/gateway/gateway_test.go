@@ -67,7 +67,7 @@ func TestConfig(t *testing.T) {
 	got := ikeConfig(cfg)
 	berlin := cfg.Connections[1]
 	want := ike.Config{Addresses: []netip.Addr{netip.MustParseAddr("198.51.100.1"), netip.MustParseAddr("2001:db8::1")},
-		Shards: 3, Capacity: 1000, ForceEncap: true,
+		Shards: 3, Capacity: 4096, ForceEncap: true,
 		Connections: []ike.Connection{
 			{Name: "rw", LocalID: "vpn.example.org", RemoteID: "*@example.org",
 				LocalAddresses: []netip.Addr{netip.MustParseAddr("198.51.100.1")}, Pools: []string{"office"},
