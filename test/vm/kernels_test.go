@@ -29,7 +29,7 @@ var (
 var suites = []struct {
 	pkg      string
 	attaches bool
-}{{"bpf", false}, {"maps", false}, {"loader", true}, {"ike/xfrm", true}, {"test/vm/inside", true}}
+}{{"bpf", false}, {"maps", false}, {"cmd/internal/replay", false}, {"loader", true}, {"ike/xfrm", true}, {"test/vm/inside", true}}
 
 // suite is a package's compiled tests.
 type suite struct {
@@ -38,8 +38,8 @@ type suite struct {
 	want              []string // that must pass
 }
 
-// TestKernels: the packet tables and everything else about program, maps,
-// loader, the kernel's states and follow hold on the oldest supported kernel
+// TestKernels: the packet tables, the external captures and everything else about
+// program, maps, loader, the kernel's states and follow hold on the oldest supported kernel
 // and on a newer one, each test of them. A kernel is booted once.
 func TestKernels(t *testing.T) {
 	require.Have(t, "vm")
