@@ -51,12 +51,12 @@ func (c *classic) next(f *Frame) error {
 	}
 	seconds, fraction := c.order.Uint32(header), c.order.Uint32(header[4:])
 	captured, length := c.order.Uint32(header[8:]), c.order.Uint32(header[12:])
-	if captured > maxFrame || length > 1<<31-1 {
+	if captured > maxFrame {
 		return fmt.Errorf("%w: a frame of %d bytes, %d of them captured", ErrFormat, length, captured)
 	}
 	f.Time = time.Unix(int64(seconds), int64(fraction)*int64(c.fraction)).UTC()
 	f.LinkType = c.linkType
-	f.Length = int(length)
+	f.Length = wireLength(length)
 	f.Data, err = c.more(int(captured))
 	return err
 }

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"time"
 )
 
@@ -100,6 +101,10 @@ func (r *Reader) Next() (Frame, error) {
 	f.Length = max(f.Length, len(f.Data))
 	return f, nil
 }
+
+// wireLength is what a file says of a frame's length on the wire. Nothing is
+// read by it, so no value is damage: files of fuzzers have any.
+func wireLength(n uint32) int { return int(min(n, math.MaxInt32)) }
 
 // input is what both formats read from.
 type input struct {

@@ -211,6 +211,23 @@ func TestLengthIsAtLeastWhatWasCaptured(t *testing.T) {
 	wantFrames(t, file, Frame{1, time.Unix(0, 0).UTC(), Ethernet, []byte{7, 8, 9}, 3})
 }
 
+// Nor is one that no frame has: what was captured is there.
+func TestAnyLengthOnTheWire(t *testing.T) {
+	for _, o := range orders {
+		c := classicFile(o, magicMicroseconds, 1)
+		c = append(words(o, c, 0, 0, 2, 1<<32-1), 7, 8)
+		c = append(words(o, c, 0, 0, 1, 1), 9)
+		wantFrames(t, c,
+			Frame{1, time.Unix(0, 0).UTC(), Ethernet, []byte{7, 8}, 1<<31 - 1},
+			Frame{2, time.Unix(0, 0).UTC(), Ethernet, []byte{9}, 1})
+
+		n := bytes.Join([][]byte{section(o), iface(o, 1, 2), enhanced(o, 0, 0, 1<<32-1, []byte{7}), block(o, blockSimple, append(words(o, nil, 1<<32-1), 8, 9))}, nil)
+		wantFrames(t, n,
+			Frame{1, time.Unix(0, 0).UTC(), Ethernet, []byte{7}, 1<<31 - 1},
+			Frame{2, time.Time{}, Ethernet, []byte{8, 9}, 1<<31 - 1})
+	}
+}
+
 func TestResolution(t *testing.T) {
 	for b, want := range map[byte]uint64{0: 1, 6: 1e6, 9: 1e9, 19: 1e19, 20: 1, 0x80: 1, 0x8a: 1024, 0xbf: 1 << 63, 0xc0: 1} {
 		if got := resolution(b); got != want {

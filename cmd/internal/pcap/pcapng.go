@@ -198,12 +198,12 @@ func (n *nextGeneration) fill(f *Frame, at uint32, body []byte) error {
 	}
 	units := uint64(n.order.Uint32(body[4:]))<<32 | uint64(n.order.Uint32(body[8:]))
 	captured, length := n.order.Uint32(body[12:]), n.order.Uint32(body[16:])
-	if int64(captured) > int64(len(body)-packetHeader) || length > 1<<31-1 {
+	if int64(captured) > int64(len(body)-packetHeader) {
 		return fmt.Errorf("%w: a frame of %d bytes, %d of them captured, in a block of %d", ErrFormat, length, captured, len(body))
 	}
 	f.Time = o.at(units)
 	f.LinkType = o.linkType
-	f.Length = int(length)
+	f.Length = wireLength(length)
 	f.Data = body[packetHeader : packetHeader+captured]
 	return nil
 }
@@ -223,11 +223,11 @@ func (n *nextGeneration) simple(f *Frame, body []byte) error {
 	if o.snap != 0 {
 		captured = min(captured, o.snap)
 	}
-	if int64(captured) > int64(len(body)-4) || length > 1<<31-1 {
+	if int64(captured) > int64(len(body)-4) {
 		return fmt.Errorf("%w: a frame of %d bytes in a block of %d", ErrFormat, length, len(body))
 	}
 	f.LinkType = o.linkType
-	f.Length = int(length)
+	f.Length = wireLength(length)
 	f.Data = body[4 : 4+captured]
 	return nil
 }
