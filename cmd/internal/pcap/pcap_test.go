@@ -141,6 +141,32 @@ func TestNextGeneration(t *testing.T) {
 	}
 }
 
+// What is not for us may be longer than any frame.
+func TestLongBlocks(t *testing.T) {
+	const secrets = 10
+	for _, o := range orders {
+		long := make([]byte, maxBlock)
+		file := block(o, blockSection, append(words(o, nil, byteOrderMagic, 0x00000001, 0xffffffff, 0xffffffff), long...))
+		file = append(file, block(o, secrets, long)...)
+		file = append(file, iface(o, 1, 0)...)
+		file = append(file, enhanced(o, 0, 0, 1, []byte{7})...)
+		whole := len(file)
+		file = append(file, block(o, secrets, long)...)
+		want := Frame{1, time.Unix(0, 0).UTC(), Ethernet, []byte{7}, 1}
+		wantFrames(t, file, want)
+		for _, cut := range []int{1, 4, 5, len(long)} {
+			if frames, err := all(t, file[:len(file)-cut]); !errors.Is(err, ErrFormat) || !strings.Contains(err.Error(), "in the middle") || len(frames) != 1 {
+				t.Errorf("cut by %d: %d frames, %v", cut, len(frames), err)
+			}
+		}
+		file[len(file)-1]++
+		if frames, err := all(t, file); !errors.Is(err, ErrFormat) || !strings.Contains(err.Error(), "ends with") || len(frames) != 1 {
+			t.Errorf("%d frames, %v", len(frames), err)
+		}
+		wantFrames(t, file[:whole], want)
+	}
+}
+
 // A section of the other byte order may follow.
 func TestSectionsOfBothOrders(t *testing.T) {
 	var file []byte

@@ -2,7 +2,9 @@ package pcap
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
+	"io"
 	"math"
 	"math/bits"
 	"time"
@@ -82,7 +84,13 @@ func (n *nextGeneration) block() (kind uint32, body []byte, err error) {
 		return n.section(header)
 	}
 	kind = n.order.Uint32(header)
-	body, err = n.body(n.order.Uint32(header[4:]), blockHeader)
+	length := n.order.Uint32(header[4:])
+	switch kind {
+	case blockInterface, blockPacket, blockSimple, blockEnhanced:
+		body, err = n.body(length)
+	default:
+		err = n.skip(length, blockHeader)
+	}
 	return kind, body, err
 }
 
@@ -102,25 +110,53 @@ func (n *nextGeneration) section(header []byte) (uint32, []byte, error) {
 		return 0, nil, fmt.Errorf("%w: a byte order of % x", ErrFormat, magic)
 	}
 	n.origins = nil
-	_, err = n.body(n.order.Uint32(length[:]), blockHeader+4)
-	return blockSection, nil, err
+	return blockSection, nil, n.skip(n.order.Uint32(length[:]), blockHeader+4)
 }
 
-// body reads what follows the first bytes of a block of that length.
-func (n *nextGeneration) body(length uint32, already int) ([]byte, error) {
-	rest := int64(length) - int64(already)
-	if length%4 != 0 || rest < blockTrailer || length > maxBlock {
-		return nil, fmt.Errorf("%w: a block of %d bytes", ErrFormat, length)
-	}
-	b, err := n.more(int(rest))
+// body reads what follows the header of a block of that length.
+func (n *nextGeneration) body(length uint32) ([]byte, error) {
+	rest, err := restOf(length, blockHeader, maxBlock)
 	if err != nil {
 		return nil, err
 	}
-	b, trailer := b[:rest-blockTrailer], b[rest-blockTrailer:]
-	if n.order.Uint32(trailer) != length {
-		return nil, fmt.Errorf("%w: a block begins with a length of %d and ends with %d", ErrFormat, length, n.order.Uint32(trailer))
+	b, err := n.more(rest)
+	if err != nil {
+		return nil, err
 	}
-	return b, nil
+	return b[:rest-blockTrailer], n.trailer(b[rest-blockTrailer:], length)
+}
+
+// skip reads over the same of a block of which nothing matters, as the names or
+// the TLS secrets that Wireshark puts beside frames, however long it is.
+func (n *nextGeneration) skip(length uint32, already int) error {
+	rest, err := restOf(length, already, math.MaxInt32)
+	if err != nil {
+		return err
+	}
+	if _, err := n.r.Discard(rest - blockTrailer); err != nil && !errors.Is(err, io.EOF) {
+		return err
+	}
+	trailer, err := n.more(blockTrailer)
+	if err != nil {
+		return err
+	}
+	return n.trailer(trailer, length)
+}
+
+// restOf is how much of a block there is to read.
+func restOf(length uint32, already, most int) (int, error) {
+	rest := int64(length) - int64(already)
+	if length%4 != 0 || rest < blockTrailer || int64(length) > int64(most) {
+		return 0, fmt.Errorf("%w: a block of %d bytes", ErrFormat, length)
+	}
+	return int(rest), nil
+}
+
+func (n *nextGeneration) trailer(b []byte, length uint32) error {
+	if end := n.order.Uint32(b); end != length {
+		return fmt.Errorf("%w: a block begins with a length of %d and ends with %d", ErrFormat, length, end)
+	}
+	return nil
 }
 
 func (n *nextGeneration) addOrigin(body []byte) error {
