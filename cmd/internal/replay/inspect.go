@@ -26,6 +26,7 @@ const (
 type target struct {
 	dst netip.Addr // not valid: not IP
 	sa  SA         // Dst not valid: no SPI
+	seq bool       // the sequence number is there, too
 }
 
 // inspect reads as far as it gets; the program judges what is wrong.
@@ -79,12 +80,15 @@ func inspectIPv6(b []byte, nattPort uint16) target {
 // marker has SPI 0, which is none.
 func (t target) inspectSA(protocol byte, b []byte, nattPort uint16) target {
 	switch {
-	case protocol == protocolESP && len(b) >= 8:
+	case protocol == protocolESP && len(b) >= 4:
 		t.sa = SA{Dst: t.dst, SPI: binary.BigEndian.Uint32(b)}
-	case protocol == protocolAH && len(b) >= 12:
+		t.seq = len(b) >= 8
+	case protocol == protocolAH && len(b) >= 8:
 		t.sa = SA{Dst: t.dst, SPI: binary.BigEndian.Uint32(b[4:]), AH: true}
-	case protocol == protocolUDP && len(b) >= 16 && binary.BigEndian.Uint16(b[2:]) == nattPort:
+		t.seq = len(b) >= 12
+	case protocol == protocolUDP && len(b) >= 12 && binary.BigEndian.Uint16(b[2:]) == nattPort:
 		t.sa = SA{Dst: t.dst, SPI: binary.BigEndian.Uint32(b[8:])}
+		t.seq = len(b) >= 16
 	}
 	return t
 }

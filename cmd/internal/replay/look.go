@@ -50,11 +50,12 @@ func look(ctx context.Context, capture io.Reader, o Options, most int) (*found, 
 			return all, nil
 		}
 		all.frames = frame.Number
-		in, err := wire(frame)
+		in, captured, err := wire(frame)
 		if err != nil {
 			continue // the line of it will say why
 		}
-		all.add(inspect(in, o.nattPort()), o)
+		// What was cut off would be addresses and SPIs that nobody sent.
+		all.add(inspect(in[:captured], o.nattPort()), o)
 		if n := max(len(all.locals), len(all.sas)); n > most {
 			return nil, fmt.Errorf("frame %d: more than %d addresses or SPIs to register", frame.Number, most)
 		}

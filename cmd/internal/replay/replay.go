@@ -51,7 +51,7 @@ type Summary struct {
 // SPI is what the program has counted of an SA.
 type SPI struct {
 	Packets uint64 `json:"packets"`
-	LastSeq uint32 `json:"last_seq"`
+	LastSeq uint32 `json:"last_seq"` // of those that were captured
 }
 
 // Run writes a JSON line for each frame of the capture, then one with the
@@ -122,7 +122,7 @@ func (s *session) runAll(ctx context.Context, frames *pcap.Reader, count int, em
 // run gives one frame to the program.
 func (s *session) run(f pcap.Frame) (Line, error) {
 	line := Line{Frame: f.Number, Verdict: notRunnable, Reason: notRunnable, Class: notRunnable}
-	in, err := wire(f)
+	in, captured, err := wire(f)
 	if err != nil {
 		line.Error = err.Error()
 		return line, nil
@@ -130,7 +130,7 @@ func (s *session) run(f pcap.Frame) (Line, error) {
 	if len(f.Data) < f.Length {
 		line.CapturedBytes = len(f.Data)
 	}
-	verdict, reason, err := s.send(in)
+	verdict, reason, err := s.sendCut(in, captured)
 	if err != nil {
 		return line, err
 	}

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 
@@ -42,6 +43,8 @@ func unhex(s string) []byte {
 	}
 	return b
 }
+
+const classicHeader = 24 // of a capture
 
 // capture is a classic one. A frame's length on the wire is its own and more.
 func capture(linkType pcap.LinkType, more int, frames ...string) []byte {
@@ -204,6 +207,65 @@ func TestCutFrames(t *testing.T) {
 	}
 }
 
+// What was cut off is nobody's: it gives no SPI, no sequence number and no
+// address, and says nothing of a frame of which nothing is there.
+func TestNothingIsInvented(t *testing.T) {
+	privileged(t)
+	for name, row := range map[string]struct {
+		linkType pcap.LinkType
+		link     string
+		least    int // bytes that can be run
+		packet   string
+	}{
+		"Ethernet": {pcap.Ethernet, ethernet4, 14, ipESP},
+		"VLAN":     {pcap.Ethernet, "00005e005301 00005e005302 8100 0007 0800 ", 14, ipAH},
+		"raw":      {pcap.Raw, "", 1, ipESPInUDP},
+		"IPv4":     {pcap.IPv4, "", 1, ipESP},
+		"IPv6":     {pcap.IPv6, "", 1, strings.Replace(ip6ESP, "c0ffee03", "c0ffee01", 1)},
+		"loopback": {pcap.Null, "02000000", 5, ipESPInUDP},
+		"cooked":   {pcap.Cooked, "0000000100060000000000000000 0800", 16, ipAH},
+		"cooked 2": {pcap.Cooked2, "0800 0000 00000001 0001 00 06 0000000000000000", 20, ipESP},
+	} {
+		t.Run(name, func(t *testing.T) {
+			whole := unhex(row.link + row.packet)
+			// cut is the frame, cut to each of these sizes.
+			cut := func(from, to int) []byte {
+				file := capture(row.linkType, 0)
+				for size := from; size < to; size++ {
+					file = append(file, capture(row.linkType, len(whole)-size, hex.EncodeToString(whole[:size]))[classicHeader:]...)
+				}
+				return file
+			}
+			only := func(file []byte, packets uint64, lastSeq byte) []Line {
+				t.Helper()
+				r := replay(t, file, Options{AllSAs: true})
+				var spis []SPI
+				for _, all := range []map[string]SPI{r.summary.SPIs, r.summary.AH} {
+					for key, spi := range all {
+						if !strings.HasPrefix(key, "198.51.100.1/0xc0ffee0") && key != "2001:db8::1/0xc0ffee01" {
+							t.Errorf("%s: %+v", key, spi)
+						}
+						spis = append(spis, spi)
+					}
+				}
+				if want := []SPI{{packets, uint32(lastSeq)}}; !slices.Equal(spis, want[:min(packets, 1)]) {
+					t.Errorf("%+v, want %+v", spis, want)
+				}
+				return r.lines
+			}
+			seq := len(whole) - 4
+			for size, line := range only(cut(0, seq), 0, 0) {
+				if run := line.Reason != notRunnable; run != (size >= row.least) || run && line.CapturedBytes != size {
+					t.Errorf("%d of %d bytes: %+v", size, len(whole), line)
+				}
+			}
+			only(cut(seq, len(whole)), 4, 0)
+			only(cut(0, len(whole)+1), 5, whole[len(whole)-1])
+			only(append(cut(len(whole), len(whole)+1), cut(0, len(whole))[classicHeader:]...), 5, whole[len(whole)-1])
+		})
+	}
+}
+
 // The longest frame that there can be is run; a longer one is not.
 func TestLongFrames(t *testing.T) {
 	privileged(t)
@@ -244,25 +306,30 @@ func TestInspect(t *testing.T) {
 		frame string
 		want  target
 	}{
-		"ESP":          {ethernet4 + ipESP, target{here, SA{here, 0xc0ffee01, false}}},
-		"AH":           {ethernet4 + ipAH, target{here, SA{here, 0xc0ffee01, true}}},
-		"ESP in UDP":   {ethernet4 + ipESPInUDP, target{here, SA{here, 0xc0ffee02, false}}},
-		"IKE":          {ethernet4 + ipIKE, target{dst: here}},
-		"IKE NAT-T":    {ethernet4 + ipIKENATT, target{here, SA{here, 0, false}}},
-		"ICMP":         {ethernet4 + ipOther, target{dst: here}},
-		"ARP":          {"00005e005301 00005e005302 0806" + ipESP, target{}},
-		"short IP":     {ethernet4 + "45000013", target{}},
-		"keepalive":    {ethernet4 + ipKeepalive + "0000000000000000", target{dst: here}},
-		"VLAN":         {"00005e005301 00005e005302 8100 0007 0800" + ipESP, target{here, SA{here, 0xc0ffee01, false}}},
-		"QinQ":         {"00005e005301 00005e005302 88a8 0007 8100 0008 0800" + ipESP, target{here, SA{here, 0xc0ffee01, false}}},
-		"three tags":   {"00005e005301 00005e005302 88a8 0007 8100 0008 8100 0009 0800" + ipESP, target{}},
-		"IPv6":         {ethernet6 + ip6ESP, target{here6, SA{here6, 0xc0ffee03, false}}},
-		"IPv6 chain":   {ethernet6 + ip6Chain, target{here6, SA{here6, 0xc0ffee04, false}}},
-		"IPv6 later":   {ethernet6 + ip6LaterFrag, target{dst: here6}},
-		"IPv6 cut":     {ethernet6 + strings.TrimSuffix(ip6Chain, "00000001 c0ffee04 0000000c "), target{dst: here6}},
-		"IPv4 later":   {ethernet4 + strings.Replace(ipESP, "4000 40", "0001 40", 1), target{dst: here}},
-		"IPv4 cut":     {ethernet4 + strings.TrimSuffix(ipESP, "0009 "), target{dst: here}},
-		"IPv4 options": {ethernet4 + strings.Replace(strings.Replace(ipESP, "4500001c", "46000020", 1), addresses, addresses+"01010100", 1), target{here, SA{here, 0xc0ffee01, false}}},
+		"ESP":             {ethernet4 + ipESP, target{here, SA{here, 0xc0ffee01, false}, true}},
+		"AH":              {ethernet4 + ipAH, target{here, SA{here, 0xc0ffee01, true}, true}},
+		"ESP in UDP":      {ethernet4 + ipESPInUDP, target{here, SA{here, 0xc0ffee02, false}, true}},
+		"IKE":             {ethernet4 + ipIKE, target{dst: here}},
+		"IKE NAT-T":       {ethernet4 + ipIKENATT, target{here, SA{here, 0, false}, true}},
+		"ICMP":            {ethernet4 + ipOther, target{dst: here}},
+		"ARP":             {"00005e005301 00005e005302 0806" + ipESP, target{}},
+		"short IP":        {ethernet4 + "45000013", target{}},
+		"keepalive":       {ethernet4 + ipKeepalive + "0000000000000000", target{dst: here}},
+		"no sequence":     {ethernet4 + strings.TrimSuffix(ipESP, "00000009 "), target{here, SA{here, 0xc0ffee01, false}, false}},
+		"of AH":           {ethernet4 + strings.TrimSuffix(ipAH, "00000007 "), target{here, SA{here, 0xc0ffee01, true}, false}},
+		"in UDP":          {ethernet4 + strings.TrimSuffix(ipESPInUDP, "00000005 "), target{here, SA{here, 0xc0ffee02, false}, false}},
+		"half an SPI":     {ethernet4 + strings.TrimSuffix(ipESP, "ee01 00000009 "), target{dst: here}},
+		"half an address": {ethernet4 + strings.TrimSuffix(ipESP, "6401 c0ffee01 00000009 "), target{}},
+		"VLAN":            {"00005e005301 00005e005302 8100 0007 0800" + ipESP, target{here, SA{here, 0xc0ffee01, false}, true}},
+		"QinQ":            {"00005e005301 00005e005302 88a8 0007 8100 0008 0800" + ipESP, target{here, SA{here, 0xc0ffee01, false}, true}},
+		"three tags":      {"00005e005301 00005e005302 88a8 0007 8100 0008 8100 0009 0800" + ipESP, target{}},
+		"IPv6":            {ethernet6 + ip6ESP, target{here6, SA{here6, 0xc0ffee03, false}, true}},
+		"IPv6 chain":      {ethernet6 + ip6Chain, target{here6, SA{here6, 0xc0ffee04, false}, true}},
+		"IPv6 later":      {ethernet6 + ip6LaterFrag, target{dst: here6}},
+		"IPv6 cut":        {ethernet6 + strings.TrimSuffix(ip6Chain, "00000001 c0ffee04 0000000c "), target{dst: here6}},
+		"IPv4 later":      {ethernet4 + strings.Replace(ipESP, "4000 40", "0001 40", 1), target{dst: here}},
+		"IPv4 cut":        {ethernet4 + strings.TrimSuffix(ipESP, "0009 "), target{here, SA{here, 0xc0ffee01, false}, false}},
+		"IPv4 options":    {ethernet4 + strings.Replace(strings.Replace(ipESP, "4500001c", "46000020", 1), addresses, addresses+"01010100", 1), target{here, SA{here, 0xc0ffee01, false}, true}},
 	} {
 		if got := inspect(unhex(row.frame), 4500); got != row.want {
 			t.Errorf("%s: %+v, want %+v", name, got, row.want)

@@ -15,6 +15,7 @@ import (
 // session is the program with maps of its own, attached to nothing.
 type session struct {
 	objects
+	nattPort uint16
 	slots    map[SA]uint32  // of what is registered
 	counters []bpf.Counters // per CPU, after the last frame
 }
@@ -27,8 +28,8 @@ type objects struct {
 // newSession loads the program, with maps that have room for what is
 // registered, and no more.
 func newSession(all *found, o Options) (*session, error) {
-	s := &session{slots: map[SA]uint32{}}
-	if err := s.load(len(all.sas), len(all.locals), o.nattPort()); err != nil {
+	s := &session{nattPort: o.nattPort(), slots: map[SA]uint32{}}
+	if err := s.load(len(all.sas), len(all.locals)); err != nil {
 		return nil, fmt.Errorf("loading the program: %w", refused(err))
 	}
 	if err := errors.Join(s.readCounters(), s.register(all)); err != nil {
@@ -39,7 +40,7 @@ func newSession(all *found, o Options) (*session, error) {
 }
 
 // load treats every SA as another daemon's: its SPI may be any.
-func (s *session) load(sas, locals int, nattPort uint16) error {
+func (s *session) load(sas, locals int) error {
 	spec, err := bpf.Load()
 	if err != nil {
 		return err
@@ -48,7 +49,7 @@ func (s *session) load(sas, locals int, nattPort uint16) error {
 		bpf.VarForeign:            uint32(1),
 		bpf.VarAccountEveryPacket: uint32(1),
 		bpf.VarStrangerBudget:     uint32(0),
-		bpf.VarNATTPort:           nattPort,
+		bpf.VarNATTPort:           s.nattPort,
 	} {
 		if err := spec.Variables[name].Set(value); err != nil {
 			return err
@@ -128,6 +129,29 @@ func (s *session) send(frame []byte) (bpf.Verdict, bpf.Reason, error) {
 		}
 	}
 	return 0, 0, errors.New("the program counted nothing")
+}
+
+// sendCut is send for a frame of which so much was captured. A sequence number
+// that is not in it would be zeros: the last one stays.
+func (s *session) sendCut(frame []byte, captured int) (bpf.Verdict, bpf.Reason, error) {
+	to := inspect(frame[:captured], s.nattPort)
+	slot, known := s.slots[to.sa]
+	if captured == len(frame) || to.seq || !known {
+		return s.send(frame)
+	}
+	var before, after bpf.SAEntry
+	if err := s.IkepulseSas.Lookup(slot, &before); err != nil {
+		return 0, 0, err
+	}
+	verdict, reason, err := s.send(frame)
+	if err == nil {
+		err = s.IkepulseSas.Lookup(slot, &after)
+	}
+	if err == nil {
+		after.LastSeq = before.LastSeq
+		err = s.IkepulseSas.Put(slot, after)
+	}
+	return verdict, reason, err
 }
 
 func (s *session) readCounters() error {

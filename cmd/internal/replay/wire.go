@@ -15,29 +15,45 @@ const (
 	maxFrame = ethernetHeader + 2*4 + 40 + 65535
 )
 
-// wire returns the frame as it was on the wire. IP without Ethernet gets a
-// made-up header; what the capture cut off is zeros, which no header in it
-// says otherwise.
-func wire(f pcap.Frame) ([]byte, error) {
+// wire returns the frame as it was on the wire, and how much of it was
+// captured. IP without Ethernet gets a made-up header; what the capture cut off
+// is zeros, which no header in it says otherwise. What the frame carries must
+// have been captured.
+func wire(f pcap.Frame) (frame []byte, captured int, err error) {
 	etherType, offset, err := linkHeader(f)
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	if offset > len(f.Data) {
-		return nil, fmt.Errorf("a frame of %d bytes", len(f.Data))
+		return nil, 0, fmt.Errorf("a frame of %d bytes", len(f.Data))
 	}
-	var frame []byte
+	if len(f.Data) < f.Length && len(f.Data) < least(f.LinkType, offset) {
+		return nil, 0, fmt.Errorf("%d bytes of a frame of %d", len(f.Data), f.Length)
+	}
 	if f.LinkType != pcap.Ethernet {
 		frame = madeUp(etherType)
 	}
 	frame = append(frame, f.Data[offset:]...)
+	captured = len(frame)
 	if missing := min(f.Length-len(f.Data), maxFrame-len(frame)); missing > 0 {
 		frame = append(frame, make([]byte, missing)...)
 	}
 	if len(frame) < ethernetHeader || len(frame) > maxFrame {
-		return nil, fmt.Errorf("a frame of %d bytes: the kernel runs %d to %d", len(frame), ethernetHeader, maxFrame)
+		return nil, 0, fmt.Errorf("a frame of %d bytes: the kernel runs %d to %d", len(frame), ethernetHeader, maxFrame)
 	}
-	return frame, nil
+	return frame, captured, nil
+}
+
+// least is how many bytes of a frame say what it carries: its link header, or
+// where there is none that says it, the version of IP behind.
+func least(linkType pcap.LinkType, offset int) int {
+	switch linkType {
+	case pcap.Ethernet:
+		return ethernetHeader
+	case pcap.Cooked, pcap.Cooked2:
+		return offset
+	}
+	return offset + 1
 }
 
 // madeUp is a header between two stations that nobody has.
