@@ -121,6 +121,36 @@ func TestCases(t *testing.T) {
 	}
 }
 
+// What others say of frames from the NAT-T port that lie about their lengths is
+// said of them here when they go to it.
+func TestCasesTheOtherWay(t *testing.T) {
+	dir, all := expectations(t)
+	tried := 0
+	for _, want := range all {
+		n := want.Either["4500-short0"]
+		if n == 0 {
+			continue
+		}
+		tried++
+		file, err := os.ReadFile(filepath.Join(dir, want.File))
+		if err != nil {
+			t.Fatal(err)
+		}
+		// Ports follow IPv4 without options.
+		from, to := []byte{0x11, 0x94, 0x30, 0x30}, []byte{0x30, 0x30, 0x11, 0x94}
+		if bytes.Count(file, from) != n {
+			t.Fatalf("%s: %d frames from port 4500, want %d", want.File, bytes.Count(file, from), n)
+		}
+		got := replay(t, bytes.ReplaceAll(file, from, to), Options{AllSAs: true})
+		if got.summary.ByClass["short_4500"] != n {
+			t.Errorf("%s: %v", want.File, got.summary.ByClass)
+		}
+	}
+	if tried == 0 {
+		t.Error("no capture has one")
+	}
+}
+
 // With no SA registered, and no address ours, no map gains an entry, and
 // nothing but the counters changes.
 func TestCasesLeaveNothing(t *testing.T) {

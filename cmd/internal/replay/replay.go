@@ -130,13 +130,26 @@ func (s *session) run(f pcap.Frame) (Line, error) {
 	if len(f.Data) < f.Length {
 		line.CapturedBytes = len(f.Data)
 	}
-	verdict, reason, err := s.sendCut(in, captured)
+	to := inspect(in[:captured], s.nattPort)
+	verdict, reason, err := s.sendTo(to, in)
 	if err != nil {
 		return line, err
 	}
 	line.Verdict, line.Reason, line.Class = verdict.String(), reason.String(), classes[reason]
+	if s.locals[to.dst] {
+		line.Class = to.class(reason)
+	}
 	return line, nil
 }
+
+// The classes that a datagram to the NAT-T port can have, behind classFirst if
+// it is a first fragment.
+const (
+	classNATTShort = "short_4500"
+	classIKENATT   = "ike-natt"
+	classESPInUDP  = "espinudp"
+	classFirst     = "frag1-"
+)
 
 // classes are the words that people have for kinds of frames, by the program's
 // reasons: several say why, one says what.
@@ -157,8 +170,8 @@ var classes = [bpf.ReasonCount]string{
 	bpf.ReasonFrom500:             "not_to_500",
 	bpf.ReasonFromNATT:            "not_to_4500",
 	bpf.ReasonFragFromIKE:         "not_to_4500",
-	bpf.ReasonNATTShort:           "short_4500",
-	bpf.ReasonFragNATTShort:       "frag1-short_4500",
+	bpf.ReasonNATTShort:           classNATTShort,
+	bpf.ReasonFragNATTShort:       classFirst + classNATTShort,
 	bpf.ReasonESPShort:            "esp",
 	bpf.ReasonAHShort:             "ah",
 	bpf.ReasonGroupMAC:            "keepalive",
@@ -166,15 +179,15 @@ var classes = [bpf.ReasonCount]string{
 	bpf.ReasonNotLocal:            "other",
 	bpf.ReasonIKE500:              "ike500",
 	bpf.ReasonIKELength:           "ike500",
-	bpf.ReasonIKENATT:             "ike-natt",
+	bpf.ReasonIKENATT:             classIKENATT,
 	bpf.ReasonFragIKE500:          "frag1-ike500",
-	bpf.ReasonFragIKENATT:         "frag1-ike-natt",
-	bpf.ReasonESPUDPKnown:         "espinudp",
-	bpf.ReasonESPUDPMoved:         "espinudp",
-	bpf.ReasonESPUDPUnknown:       "espinudp",
-	bpf.ReasonFragESPUDPKnown:     "frag1-espinudp",
-	bpf.ReasonFragESPUDPMoved:     "frag1-espinudp",
-	bpf.ReasonFragESPUDPUnknown:   "frag1-espinudp",
+	bpf.ReasonFragIKENATT:         classFirst + classIKENATT,
+	bpf.ReasonESPUDPKnown:         classESPInUDP,
+	bpf.ReasonESPUDPMoved:         classESPInUDP,
+	bpf.ReasonESPUDPUnknown:       classESPInUDP,
+	bpf.ReasonFragESPUDPKnown:     classFirst + classESPInUDP,
+	bpf.ReasonFragESPUDPMoved:     classFirst + classESPInUDP,
+	bpf.ReasonFragESPUDPUnknown:   classFirst + classESPInUDP,
 	bpf.ReasonESPKnown:            "esp",
 	bpf.ReasonESPMoved:            "esp",
 	bpf.ReasonESPUnknown:          "esp",

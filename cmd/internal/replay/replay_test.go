@@ -196,7 +196,7 @@ func TestCutFrames(t *testing.T) {
 		{"cut by 1024", long, 1024, Line{1, "pass", "esp_udp_known", "espinudp", 50, ""}},
 		{"cut by more than there is IP", long, 300000, Line{1, "pass", "esp_udp_known", "espinudp", 50, ""}},
 		{"not cut, but its IP length says more", long, 0, Line{1, "pass", "ip_length", "other", 0, ""}},
-		{"cut before its SPI", whole[:len(whole)-18], 8, Line{1, "pass", "ike_natt", "ike-natt", 42, ""}},
+		{"cut before its SPI", whole[:len(whole)-18], 8, Line{1, "pass", "ike_natt", "short_4500", 42, ""}},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			r := replay(t, capture(pcap.Ethernet, row.more, row.frame), Options{AllSAs: true})
@@ -204,6 +204,35 @@ func TestCutFrames(t *testing.T) {
 				t.Errorf("(-want +got):\n%s", diff)
 			}
 		})
+	}
+}
+
+// What is sent to the NAT-T port is what its payload is, also where the UDP
+// length lies: reason and counters say that it gets no stamp.
+func TestLyingLengths(t *testing.T) {
+	privileged(t)
+	lie := strings.NewReplacer("1194001000", "1194001100", "1194000900", "1194000a00")
+	first := strings.NewReplacer("00004000 40", "00002000 40")
+	for _, row := range []struct {
+		name    string
+		frame   string
+		options Options
+		class   string
+	}{
+		{"ESP", ethernet4 + lie.Replace(ipESPInUDP), Options{AllSAs: true}, "espinudp"},
+		{"IKE", ethernet4 + lie.Replace(ipIKENATT), Options{AllSAs: true}, "ike-natt"},
+		{"one byte", ethernet4 + lie.Replace(ipKeepalive), Options{AllSAs: true}, "short_4500"},
+		{"first fragment of ESP, said to be all of it", ethernet4 + first.Replace(ipESPInUDP), Options{AllSAs: true}, "frag1-espinudp"},
+		{"of IKE", ethernet4 + first.Replace(ipIKENATT), Options{AllSAs: true}, "frag1-ike-natt"},
+		{"over IPv6", ethernet6 + "60000000 0018 2c 40 " + address6 + "1100000100000001 6134119400100000 c0ffee02 00000005", Options{AllSAs: true}, "frag1-espinudp"},
+		{"not to us", ethernet4 + lie.Replace(ipESPInUDP), Options{AllSAs: true, Locals: []netip.Addr{netip.MustParseAddr("192.0.2.1")}}, "other"},
+		{"half a UDP header", ethernet4 + "45000018 00004000 40110000 " + addresses + "61341194", Options{AllSAs: true}, "other"},
+	} {
+		r := replay(t, capture(pcap.Ethernet, 0, row.frame), row.options)
+		want := []Line{{1, "pass", "udp_length", row.class, 0, ""}}
+		if diff := cmp.Diff(want, r.lines); diff != "" || len(r.summary.SPIs) > 0 {
+			t.Errorf("%s (-want +got):\n%s%v", row.name, diff, r.summary.SPIs)
+		}
 	}
 }
 
@@ -306,30 +335,30 @@ func TestInspect(t *testing.T) {
 		frame string
 		want  target
 	}{
-		"ESP":             {ethernet4 + ipESP, target{here, SA{here, 0xc0ffee01, false}, true}},
-		"AH":              {ethernet4 + ipAH, target{here, SA{here, 0xc0ffee01, true}, true}},
-		"ESP in UDP":      {ethernet4 + ipESPInUDP, target{here, SA{here, 0xc0ffee02, false}, true}},
+		"ESP":             {ethernet4 + ipESP, target{here, SA{here, 0xc0ffee01, false}, true, ""}},
+		"AH":              {ethernet4 + ipAH, target{here, SA{here, 0xc0ffee01, true}, true, ""}},
+		"ESP in UDP":      {ethernet4 + ipESPInUDP, target{here, SA{here, 0xc0ffee02, false}, true, "espinudp"}},
 		"IKE":             {ethernet4 + ipIKE, target{dst: here}},
-		"IKE NAT-T":       {ethernet4 + ipIKENATT, target{here, SA{here, 0, false}, true}},
+		"IKE NAT-T":       {ethernet4 + ipIKENATT, target{here, SA{here, 0, false}, true, "ike-natt"}},
 		"ICMP":            {ethernet4 + ipOther, target{dst: here}},
 		"ARP":             {"00005e005301 00005e005302 0806" + ipESP, target{}},
 		"short IP":        {ethernet4 + "45000013", target{}},
-		"keepalive":       {ethernet4 + ipKeepalive + "0000000000000000", target{dst: here}},
-		"no sequence":     {ethernet4 + strings.TrimSuffix(ipESP, "00000009 "), target{here, SA{here, 0xc0ffee01, false}, false}},
-		"of AH":           {ethernet4 + strings.TrimSuffix(ipAH, "00000007 "), target{here, SA{here, 0xc0ffee01, true}, false}},
-		"in UDP":          {ethernet4 + strings.TrimSuffix(ipESPInUDP, "00000005 "), target{here, SA{here, 0xc0ffee02, false}, false}},
+		"keepalive":       {ethernet4 + ipKeepalive + "0000000000000000", target{dst: here, natt: "short_4500"}},
+		"no sequence":     {ethernet4 + strings.TrimSuffix(ipESP, "00000009 "), target{here, SA{here, 0xc0ffee01, false}, false, ""}},
+		"of AH":           {ethernet4 + strings.TrimSuffix(ipAH, "00000007 "), target{here, SA{here, 0xc0ffee01, true}, false, ""}},
+		"in UDP":          {ethernet4 + strings.TrimSuffix(ipESPInUDP, "00000005 "), target{here, SA{here, 0xc0ffee02, false}, false, "short_4500"}},
 		"half an SPI":     {ethernet4 + strings.TrimSuffix(ipESP, "ee01 00000009 "), target{dst: here}},
 		"half an address": {ethernet4 + strings.TrimSuffix(ipESP, "6401 c0ffee01 00000009 "), target{}},
-		"VLAN":            {"00005e005301 00005e005302 8100 0007 0800" + ipESP, target{here, SA{here, 0xc0ffee01, false}, true}},
-		"QinQ":            {"00005e005301 00005e005302 88a8 0007 8100 0008 0800" + ipESP, target{here, SA{here, 0xc0ffee01, false}, true}},
+		"VLAN":            {"00005e005301 00005e005302 8100 0007 0800" + ipESP, target{here, SA{here, 0xc0ffee01, false}, true, ""}},
+		"QinQ":            {"00005e005301 00005e005302 88a8 0007 8100 0008 0800" + ipESP, target{here, SA{here, 0xc0ffee01, false}, true, ""}},
 		"three tags":      {"00005e005301 00005e005302 88a8 0007 8100 0008 8100 0009 0800" + ipESP, target{}},
-		"IPv6":            {ethernet6 + ip6ESP, target{here6, SA{here6, 0xc0ffee03, false}, true}},
-		"IPv6 chain":      {ethernet6 + ip6Chain, target{here6, SA{here6, 0xc0ffee04, false}, true}},
+		"IPv6":            {ethernet6 + ip6ESP, target{here6, SA{here6, 0xc0ffee03, false}, true, ""}},
+		"IPv6 chain":      {ethernet6 + ip6Chain, target{here6, SA{here6, 0xc0ffee04, false}, true, ""}},
 		"IPv6 later":      {ethernet6 + ip6LaterFrag, target{dst: here6}},
 		"IPv6 cut":        {ethernet6 + strings.TrimSuffix(ip6Chain, "00000001 c0ffee04 0000000c "), target{dst: here6}},
 		"IPv4 later":      {ethernet4 + strings.Replace(ipESP, "4000 40", "0001 40", 1), target{dst: here}},
-		"IPv4 cut":        {ethernet4 + strings.TrimSuffix(ipESP, "0009 "), target{here, SA{here, 0xc0ffee01, false}, false}},
-		"IPv4 options":    {ethernet4 + strings.Replace(strings.Replace(ipESP, "4500001c", "46000020", 1), addresses, addresses+"01010100", 1), target{here, SA{here, 0xc0ffee01, false}, true}},
+		"IPv4 cut":        {ethernet4 + strings.TrimSuffix(ipESP, "0009 "), target{here, SA{here, 0xc0ffee01, false}, false, ""}},
+		"IPv4 options":    {ethernet4 + strings.Replace(strings.Replace(ipESP, "4500001c", "46000020", 1), addresses, addresses+"01010100", 1), target{here, SA{here, 0xc0ffee01, false}, true, ""}},
 	} {
 		if got := inspect(unhex(row.frame), 4500); got != row.want {
 			t.Errorf("%s: %+v, want %+v", name, got, row.want)

@@ -3,6 +3,7 @@ package replay
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 
 	"github.com/cilium/ebpf"
@@ -16,6 +17,7 @@ import (
 type session struct {
 	objects
 	nattPort uint16
+	locals   map[netip.Addr]bool
 	slots    map[SA]uint32  // of what is registered
 	counters []bpf.Counters // per CPU, after the last frame
 }
@@ -28,7 +30,7 @@ type objects struct {
 // newSession loads the program, with maps that have room for what is
 // registered, and no more.
 func newSession(all *found, o Options) (*session, error) {
-	s := &session{nattPort: o.nattPort(), slots: map[SA]uint32{}}
+	s := &session{nattPort: o.nattPort(), locals: all.locals, slots: map[SA]uint32{}}
 	if err := s.load(len(all.sas), len(all.locals)); err != nil {
 		return nil, fmt.Errorf("loading the program: %w", refused(err))
 	}
@@ -131,12 +133,11 @@ func (s *session) send(frame []byte) (bpf.Verdict, bpf.Reason, error) {
 	return 0, 0, errors.New("the program counted nothing")
 }
 
-// sendCut is send for a frame of which so much was captured. A sequence number
-// that is not in it would be zeros: the last one stays.
-func (s *session) sendCut(frame []byte, captured int) (bpf.Verdict, bpf.Reason, error) {
-	to := inspect(frame[:captured], s.nattPort)
+// sendTo is send for a frame of which so much was captured as is in to. A
+// sequence number that is not would be zeros: the last one stays.
+func (s *session) sendTo(to target, frame []byte) (bpf.Verdict, bpf.Reason, error) {
 	slot, known := s.slots[to.sa]
-	if captured == len(frame) || to.seq || !known {
+	if to.seq || !known {
 		return s.send(frame)
 	}
 	var before, after bpf.SAEntry
