@@ -25,9 +25,10 @@ func replayCommand(e env) *cli.Command {
 		UsageText: "FILE.pcap|- [--all-spis] [--spi DST/SPI]... [--local ADDR]...",
 		Description: `Each frame goes through the real program as if it had come in here, and gets a
 line of JSON with verdict, reason and class; the last line sums them up. Reads
-pcap and pcapng, Ethernet and raw IP; a frame that cannot be run is not_runnable.
-No peer is known, so keepalives are strangers'. Needs root for the program, which
-is attached to nothing and ends with the command; a running gateway is not touched.
+pcap and pcapng, Ethernet and raw IP; a frame that cannot be run is not_runnable,
+and captured_bytes stands where less of a frame was captured than came. No peer
+is known, so keepalives are strangers'. Needs root for the program, which is
+attached to nothing and ends with the command; a running gateway is not touched.
 
 Example: ikepulse replay trace.pcap --all-spis | grep -v '"verdict":"pass"'`,
 		Flags: []cli.Flag{
