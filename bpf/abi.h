@@ -30,7 +30,7 @@ enum slot_split {
 	X(split, SPLIT, XDP_PASS)                                 /* its headers reach beyond the first of its buffers, where nothing is read */ \
 	X(not_ip, NOT_IP, XDP_PASS)                               /* ARP, PPPoE and all else */ \
 	X(vlan_deep, VLAN_DEEP, XDP_PASS)                         /* more than two VLAN tags */ \
-	X(ip_malformed, IP_MALFORMED, XDP_PASS)                   /* lengths or version that no IP header has: the stack drops it */ \
+	X(ip_malformed, IP_MALFORMED, XDP_PASS)                   /* lengths, version or addresses that no IP header has: the stack drops it */ \
 	X(ip_length, IP_LENGTH, XDP_PASS)                         /* less arrived than the IP header says */ \
 	X(extensions, EXTENSIONS, XDP_PASS)                       /* more extension headers than are followed, or out of order */ \
 	X(routed, ROUTED, XDP_PASS)                               /* a routing header leads on from here: no final destination */ \

@@ -141,6 +141,18 @@ static __always_inline enum reason parse_chain(struct packet *p)
 	return parse_protocol(p, chain.protocol);
 }
 
+/* RFC 4291 section 2.5.5.2: an IPv4 node in an IPv6 socket, and on no wire. */
+static __always_inline bool is_mapped(const struct in6_addr *address)
+{
+	const __be32 *words = address->in6_u.u6_addr32;
+
+	return !(words[0] | words[1] | (words[2] ^ bpf_htonl(0xffff)));
+}
+
+/*
+ * In the maps such an address is IPv4's. It must not pass for it: the tuple of
+ * an IPv6 packet would be that of an SA over IPv4. The stack drops it, too.
+ */
 static __always_inline enum reason parse_ipv6(struct packet *p)
 {
 	enum reason reason;
@@ -151,6 +163,8 @@ static __always_inline enum reason parse_ipv6(struct packet *p)
 	if (p->ip6->version != 6)
 		return REASON_IP_MALFORMED;
 	p->ipv6 = true;
+	if (is_mapped(&p->ip6->saddr) || is_mapped(&p->ip6->daddr))
+		return REASON_IP_MALFORMED;
 	p->length = bpf_ntohs(p->ip6->payload_len);
 	reason = check_arrived(p);
 	if (reason != GO_ON)

@@ -200,6 +200,38 @@ func TestWhatIsNotActedOn(t *testing.T) {
 	}
 }
 
+// mapped makes an address what the maps have of an IPv4 one.
+func mapped(a netip.AddrPort) netip.AddrPort {
+	return netip.AddrPortFrom(netip.AddrFrom16(a.Addr().As16()), a.Port())
+}
+
+// IPv4 addresses in an IPv6 header are nobody's: neither the IPv4 peer's, with
+// his mapping in a bucket or without, nor ours.
+func TestMappedAddressesOnTheWire(t *testing.T) {
+	both := func(f *frame) { f.etherType, f.version, f.src, f.dst = etherIPv6, 6, mapped(f.src), mapped(f.dst) }
+	src := func(f *frame) { over6(f); f.src = mapped(peer) }
+	dst := func(f *frame) { over6(f); f.dst = mapped(gateway) }
+
+	f, e := keepalive(), espInUDP(knownSPI, 1)
+	crowded := load(t)
+	for port := range uint16(2 * slots) {
+		crowded.peer(fromPort(1000+port), peerState{Owners: 1})
+	}
+	for name, r := range map[string]*rig{"in its bucket": load(t), "no room in its bucket": crowded} {
+		t.Run(name, func(t *testing.T) {
+			r.TB = t
+			tuple := e.tuple()
+			r.local(f).local(f.alter(over6)).peer(f, peerState{Owners: 1, Flags: PeerNATted}).sa(knownSPI, tuple, tuple.Hash())
+			for _, change := range []func(*frame){both, src, dst} {
+				for _, in := range []frame{f, e, bareESP(knownSPI, 1), ah(knownSPI, 1), espInUDP(knownSPI+1, 1), ike(500)} {
+					r.expect(in.alter(change), ReasonIPMalformed)
+				}
+			}
+			r.expect(f, ReasonKeepaliveAnswered, r.answered(f))
+		})
+	}
+}
+
 // What a frame may have without being odd.
 func TestHarmlessVariations(t *testing.T) {
 	for name, change := range map[string]func(*frame){
