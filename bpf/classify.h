@@ -31,8 +31,11 @@ static __always_inline enum reason classify_one_byte(struct packet *p)
 		return REASON_NATT_SHORT;
 	if (!p->plain)
 		return REASON_ODD_KEEPALIVE;
-	/* RFC 1122 section 3.3.6: never act on unicast in a link-layer multicast. */
-	if (p->eth->h_dest[0] & 1)
+	/*
+	 * RFC 1122 section 3.3.6: never act on unicast in a link-layer multicast.
+	 * Nor is a group a sender, IEEE 802.3 section 3.2.3: all of it would hear us.
+	 */
+	if ((p->eth->h_dest[0] | p->eth->h_source[0]) & 1)
 		return REASON_GROUP_MAC;
 	return classified(p, KIND_KEEPALIVE, GO_ON);
 }

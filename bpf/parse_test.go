@@ -166,6 +166,8 @@ func TestWhatIsNotActedOn(t *testing.T) {
 
 		{"keepalive to a multicast MAC", keepalive(), func(f *frame) { f.dstMAC = [6]byte{1, 0, 0x5e, 0, 0, 1} }, ReasonGroupMAC},
 		{"keepalive to the broadcast MAC", keepalive(), func(f *frame) { f.dstMAC = [6]byte{255, 255, 255, 255, 255, 255} }, ReasonGroupMAC},
+		{"keepalive from a multicast MAC", keepalive(), func(f *frame) { f.srcMAC = [6]byte{1, 0, 0x5e, 0, 0, 1} }, ReasonGroupMAC},
+		{"keepalive from the broadcast MAC over IPv6", keepalive(), func(f *frame) { over6(f); f.srcMAC = [6]byte{255, 255, 255, 255, 255, 255} }, ReasonGroupMAC},
 
 		{"keepalive to another address", keepalive(), elsewhere, ReasonNotLocal},
 		{"keepalive to another address over IPv6", keepalive(), elsewhere6, ReasonNotLocal},
