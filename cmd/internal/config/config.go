@@ -183,6 +183,9 @@ const (
 	MaxSelectors = 4
 	maxListen    = 64
 	maxProposals = 16
+
+	// XDP counts in ticks of about a second.
+	MinAnswerInterval, MaxAnswerInterval = time.Second, time.Hour
 )
 
 // Load reads the configuration at path with everything it refers to. The

@@ -86,7 +86,7 @@ var xdpKeys = block[XDP]{
 		x.Keepalive = v.choice([]string{"answer", "absorb", "pass"})
 	}},
 	{name: "answer_interval", read: func(x *XDP, v value) {
-		x.AnswerInterval = v.duration(time.Second, time.Hour)
+		x.AnswerInterval = v.duration(MinAnswerInterval, MaxAnswerInterval)
 	}},
 	{name: "capacity", read: func(x *XDP, v value) { x.Capacity = v.whole(1, MaxCapacity) }},
 	{name: "stranger", read: func(x *XDP, v value) {
