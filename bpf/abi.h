@@ -44,7 +44,7 @@ enum slot_split {
 	X(natt_short, NATT_SHORT, XDP_PASS)                       /* neither keepalive nor marker nor SPI: the daemon's to judge */ \
 	X(frag_natt_short, FRAG_NATT_SHORT, XDP_PASS)             /* the same in a first fragment, a keepalive included */ \
 	X(esp_short, ESP_SHORT, XDP_PASS)                         /* no room for SPI and sequence number */ \
-	X(ah_short, AH_SHORT, XDP_PASS)                           /* no room for SPI and sequence number */ \
+	X(ah_short, AH_SHORT, XDP_PASS)                           /* no room for SPI and sequence number, or for all that its length says */ \
 	X(group_mac, GROUP_MAC, XDP_PASS)                         /* a keepalive to a multicast MAC, or from one: an answer would come from it, or go to all of it */ \
 	X(odd_keepalive, ODD_KEEPALIVE, XDP_PASS)                 /* a keepalive behind IP options or extension headers: no NAT client's */ \
 	X(not_local, NOT_LOCAL, XDP_PASS)                         /* transit, a routed customer's keepalives included */ \

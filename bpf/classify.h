@@ -123,6 +123,17 @@ static __always_inline enum reason classify_esp(struct packet *p)
 	return classified(p, KIND_SA, REASON_ESP_KNOWN);
 }
 
+/*
+ * RFC 4302 section 2.2: in words of 32 bits, minus 2. A fragment need not have
+ * all of it.
+ */
+static __always_inline bool ah_length_lies(const struct packet *p, const struct ah_header *ah)
+{
+	__u32 size = (ah->length + 2) * sizeof(__u32);
+
+	return size < sizeof(*ah) || (size > p->length && !p->first);
+}
+
 static __always_inline enum reason classify_ah(struct packet *p)
 {
 	struct ah_header *ah;
@@ -132,6 +143,8 @@ static __always_inline enum reason classify_ah(struct packet *p)
 	ah = take(p, sizeof(*ah));
 	if (!ah)
 		return REASON_TRUNCATED;
+	if (ah_length_lies(p, ah))
+		return REASON_AH_SHORT;
 	p->sa = &ah->sa;
 	return classified(p, KIND_SA, REASON_AH_KNOWN);
 }

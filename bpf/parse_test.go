@@ -159,6 +159,9 @@ func TestWhatIsNotActedOn(t *testing.T) {
 
 		{"AH without a body", ah(knownSPI, 1), payload(), ReasonAHShort},
 		{"AH of eleven bytes", ah(knownSPI, 1), payload(4, 4, 0, 0, 1, 0x40, 0, 3, 0, 0, 0), ReasonAHShort},
+		{"AH that says it has 8 bytes", ah(knownSPI, 1), func(f *frame) { f.payload[1] = 0 }, ReasonAHShort},
+		{"AH that says it is longer than the datagram", ah(knownSPI, 1), func(f *frame) { f.payload[1] = 11 }, ReasonAHShort},
+		{"AH that says it has 1028 bytes, over IPv6", ah(knownSPI, 1), func(f *frame) { over6(f); f.payload[1] = 255 }, ReasonAHShort},
 		{"bare ESP over IPv6 of seven bytes", bareESP(knownSPI, 1), func(f *frame) { over6(f); f.payload = f.payload[:7] }, ReasonESPShort},
 		{"AH over IPv6 of eleven bytes", ah(knownSPI, 1), func(f *frame) { over6(f); f.payload = f.payload[:11] }, ReasonAHShort},
 		{"first fragment of seven bytes of ESP", packet(protocolUDP, []byte{1, 0x40, 0, 3, 0, 0, 0}), func(f *frame) { f.fragment, f.udpLie = flagMoreFragments, 9 }, ReasonFragNATTShort},
