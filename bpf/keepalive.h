@@ -3,7 +3,9 @@
  * NAT keepalives: stamp, then answer or absorb. RFC 3948 section 4 says a
  * receiver SHOULD ignore them, so an answer must be harmless: only to the
  * exact tuple of an SA whose peer is the natted one, once an interval, within
- * a budget over all tuples.
+ * a budget over all tuples. An answer looks like a keepalive, so two ends that
+ * both answer come to rest by the interval alone: it must be longer than the
+ * way there and back.
  */
 #ifndef IKEPULSE_KEEPALIVE_H
 #define IKEPULSE_KEEPALIVE_H
