@@ -58,7 +58,7 @@ func (i *Instance) put(dev netlink.Link, links []attached) (Attachment, error) {
 // pinnedName is the name by which the interface was attached, or will be.
 func pinnedName(dev netlink.Link, links []attached) string {
 	for _, l := range links {
-		if l.index == dev.Attrs().Index {
+		if l.on(dev) {
 			return l.name
 		}
 	}
@@ -72,7 +72,7 @@ func (i *Instance) place(dev netlink.Link, links []attached) (Attachment, error)
 	}
 	defer release()
 	for _, l := range links {
-		if l.index == dev.Attrs().Index {
+		if l.on(dev) {
 			return l.update(prog)
 		}
 	}
@@ -166,6 +166,7 @@ func (i *Instance) held() (links []attached, err error) {
 		links = append(links, a)
 	}
 	sortLinks(links)
+	locate(links)
 	return links, nil
 }
 
@@ -212,14 +213,14 @@ func (a attached) update(prog *ebpf.Program) (Attachment, error) {
 	if err != nil {
 		return Attachment{}, err
 	}
-	after.pin, after.since = a.pin, a.since
+	after.pin, after.since, after.dev = a.pin, a.since, after.device()
 	return after.attachment(), nil
 }
 
 func (i *Instance) attach(dev netlink.Link, prog *ebpf.Program, links []attached) (Attachment, error) {
 	name := dev.Attrs().Name
 	former, ok := linkOf(name, links)
-	if ok && former.index != 0 {
+	if ok && former.dev != nil {
 		return Attachment{}, fmt.Errorf("the interface that had this name is attached as %s: detach that first", former.attachment().Interface)
 	}
 	l, note, err := attachTo(dev, prog)
@@ -261,6 +262,7 @@ func (i *Instance) keep(l link.Link, name string) (attached, error) {
 	if err != nil {
 		return attached{}, err
 	}
+	a.dev = a.device()
 	if i.dir == "" {
 		i.links[name] = l
 		return a, nil

@@ -390,6 +390,146 @@ func TestInterfaceMovesAway(t *testing.T) {
 	}
 }
 
+// numbered makes interfaces until one has that number.
+func numbered(number int) (name string, err error) {
+	for n := range 100 {
+		if dev, err := netlink.LinkByIndex(number); err == nil {
+			return dev.Attrs().Name, nil
+		}
+		attrs := netlink.NewLinkAttrs()
+		attrs.Name = fmt.Sprint("vnumber", n)
+		if err := netlink.LinkAdd(&netlink.Veth{LinkAttrs: attrs, PeerName: fmt.Sprint("pnumber", n)}); err != nil {
+			return "", err
+		}
+	}
+	return "", fmt.Errorf("no interface gets the number %d", number)
+}
+
+// unnumbered removes what numbered has made.
+func unnumbered() {
+	for n := range 100 {
+		if dev, err := netlink.LinkByName(fmt.Sprint("vnumber", n)); err == nil {
+			_ = netlink.LinkDel(dev)
+		}
+	}
+}
+
+// movedAway moves an interface to another network namespace where its number is
+// taken, and returns the one that it has there.
+func movedAway(t *testing.T, dev netlink.Link) (other *lab.Namespace, number int) {
+	t.Helper()
+	l := lab.New()
+	t.Cleanup(func() { _ = l.Close() })
+	other, err := l.Namespace("other")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ns, err := os.Open(other.NetnsPath())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ns.Close()
+	err = other.Do(func() error {
+		if _, err := numbered(dev.Attrs().Index); err != nil {
+			return fmt.Errorf("taking the number %d: %w", dev.Attrs().Index, err)
+		}
+		return nil
+	})
+	if err == nil {
+		err = netlink.LinkSetNsFd(dev, int(ns.Fd()))
+	}
+	if err == nil {
+		err = other.Do(func() error {
+			there, err := netlink.LinkByName(dev.Attrs().Name)
+			if err == nil {
+				number = there.Attrs().Index
+			}
+			return err
+		})
+	}
+	if err != nil || number == dev.Attrs().Index {
+		t.Fatalf("number %d as before, or %v", number, err)
+	}
+	return other, number
+}
+
+// An interface here that has the number of one in another namespace is not that.
+func TestInterfaceMovesAwayToANumberOfOurs(t *testing.T) {
+	privileged(t)
+	dev := veth(t, "vnum", 0)
+	i := ensure(t, small())
+	defer remove(t, i)
+	attach(t, i, "vnum")
+	_, number := movedAway(t, dev)
+	t.Cleanup(unnumbered)
+	name, err := numbered(number)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if a := only(t, i); !a.Gone || a.Interface != "vnum" {
+		t.Errorf("%+v", a)
+	}
+	if err := i.Detach(name); !errors.Is(err, ErrNotAttached) {
+		t.Errorf("detached what it was not attached to: %v", err)
+	}
+	if a := attach(t, i, name); a.Interface != name || a.ProgramID != programOn(t, name) || a.ProgramID == 0 {
+		t.Errorf("%+v", a)
+	}
+	all, err := i.Attachments() // two links have the number, and the program
+	slices.SortFunc(all, func(a, b Attachment) int { return a.Index - b.Index })
+	if err != nil || len(all) != 2 || !all[0].Gone || all[1].Gone || all[1].Interface != name {
+		t.Errorf("%+v, %v", all, err)
+	}
+	reattach(t, i)
+	if err := i.Detach(name); err != nil || programOn(t, name) != 0 {
+		t.Errorf("program %d is on it, %v", programOn(t, name), err)
+	}
+	if a := only(t, i); !a.Gone || a.Interface != "vnum" {
+		t.Errorf("%+v", a)
+	}
+}
+
+// One that comes by the name of an interface that was moved away takes its place.
+func TestAnotherComesForOneThatMovedAway(t *testing.T) {
+	privileged(t)
+	i := ensure(t, small())
+	defer remove(t, i)
+	for name, again := range map[string]func(){
+		"vauto": func() { reattach(t, i, "vauto") },
+		"vhand": func() { attach(t, i, "vhand") },
+	} {
+		dev := veth(t, name, 0)
+		attach(t, i, name)
+		other, _ := movedAway(t, dev)
+		if a := only(t, i); !a.Gone {
+			t.Errorf("%+v", a)
+		}
+		peer, err := netlink.LinkByName("p" + name[1:])
+		if err == nil {
+			err = netlink.LinkSetName(peer, "q"+name[1:])
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		veth(t, name, 0)
+		again()
+		if a := only(t, i); a.Gone || a.Interface != name || a.ProgramID != programOn(t, name) {
+			t.Errorf("%+v", a)
+		}
+		if err := other.Do(func() error {
+			if on := programOn(t, name); on != 0 {
+				t.Errorf("program %d stays where %s has gone", on, name)
+			}
+			return nil
+		}); err != nil {
+			t.Fatal(err)
+		}
+		if err := i.Detach(name); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 // An operator's detach must work while a daemon has the link open.
 func TestDetachThoughHeld(t *testing.T) {
 	privileged(t)

@@ -30,9 +30,10 @@ type Attachment struct {
 // attached is one link of the instance, pinned or held.
 type attached struct {
 	link  link.Link
-	pin   string // "": held by this process
-	name  string // the interface's name when it was attached
-	index int    // 0: the device is gone, or the link was detached by force
+	pin   string       // "": held by this process
+	name  string       // the interface's name when it was attached
+	index int          // 0: the device is gone, or the link was detached by force
+	dev   netlink.Link // nil: gone, or in another network namespace; see locate
 	prog  uint32
 	id    uint32
 	since time.Time
@@ -61,8 +62,49 @@ func pinnedLinks(dir string) (links []attached, err error) {
 		links = append(links, l)
 	}
 	sortLinks(links)
+	locate(links)
 	return links, nil
 }
+
+// locate finds the interfaces of the links. The kernel tells an interface's
+// number, but not in which network namespace: after one has been moved away it
+// may be that of another interface here, which then runs something else or,
+// where the instance is on that one too, is the one of another link.
+func locate(links []attached) {
+	here := map[int]int{} // index to the place of its link
+	for n, l := range links {
+		dev := l.device()
+		if dev == nil {
+			continue
+		}
+		before, twice := here[l.index]
+		if twice && (links[before].name == dev.Attrs().Name || l.name != dev.Attrs().Name && l.id < links[before].id) {
+			continue
+		}
+		if twice {
+			links[before].dev = nil
+		}
+		here[l.index], links[n].dev = n, dev
+	}
+}
+
+// device is the interface that has the number of the link's and runs its program.
+func (a attached) device() netlink.Link {
+	if a.index == 0 {
+		return nil
+	}
+	dev, err := netlink.LinkByIndex(a.index)
+	if err != nil || dev.Attrs().Xdp == nil {
+		return nil
+	}
+	if xdp := dev.Attrs().Xdp; xdp.ProgId == a.prog || xdp.AttachMode == attachedMulti {
+		return dev
+	}
+	return nil
+}
+
+// on tells whether the link is on that interface.
+func (a attached) on(dev netlink.Link) bool { return a.dev != nil && a.index == dev.Attrs().Index }
 
 func sortLinks(links []attached) {
 	slices.SortFunc(links, func(a, b attached) int { return cmp.Compare(a.name, b.name) })
@@ -145,20 +187,23 @@ func (a attached) attachment() Attachment {
 		}
 		return out
 	}
-	dev, err := netlink.LinkByIndex(a.index)
-	if err != nil {
+	if a.dev == nil {
 		out.Note = "the interface is not in this network namespace"
 		return out
 	}
-	out.Interface, out.Index, out.Gone, out.Note = dev.Attrs().Name, a.index, false, ""
-	out.Mode = modeOf(dev)
+	out.Interface, out.Index, out.Gone, out.Note = a.dev.Attrs().Name, a.index, false, ""
+	out.Mode = modeOf(a.dev)
 	out.KeepsTags = a.pin != "" && keepsTags(filepath.Dir(a.pin), a.name)
 	return out
 }
 
 // What IFLA_XDP_ATTACHED says (uapi/linux/if_link.h). Hardware offload beside
-// ours shows as "multi": the kernel allows it only beside a native program.
-const attachedGeneric = 2
+// ours shows as "multi", with no program's id: the kernel allows it only beside
+// a native program.
+const (
+	attachedGeneric = 2
+	attachedMulti   = 4
+)
 
 func modeOf(dev netlink.Link) string {
 	if xdp := dev.Attrs().Xdp; xdp != nil && xdp.AttachMode == attachedGeneric {

@@ -2,13 +2,15 @@ package loader
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/vishvananda/netlink"
 )
 
 // Reattach puts the program back on every interface that has lost it and is
 // there: one that was deleted and came back, or that somebody took the program
-// off by force. What Detach has taken off stays off: no pin of it is left.
+// off by force. One that was moved to another network namespace loses it when
+// another interface here has its name. What Detach has taken off stays off: no pin of it is left.
 // failed has the interfaces that refuse, by name.
 func (i *Instance) Reattach() (done []Attachment, failed map[string]error, err error) {
 	failed = map[string]error{}
@@ -16,6 +18,13 @@ func (i *Instance) Reattach() (done []Attachment, failed map[string]error, err e
 		for _, l := range links {
 			dev := l.returned()
 			if dev == nil {
+				continue
+			}
+			if slices.ContainsFunc(links, func(other attached) bool { return other.on(dev) }) {
+				delete(i.links, l.name) // another of ours has its name now: it does not come back
+				if err := l.leave(); err != nil {
+					failed[l.name] = err
+				}
 				continue
 			}
 			a, err := i.put(dev, links)
@@ -30,9 +39,10 @@ func (i *Instance) Reattach() (done []Attachment, failed map[string]error, err e
 	return done, failed, err
 }
 
-// returned is the interface that a link without one was on, if it is there.
+// returned is the interface that a link without one here was on, if there is
+// one of that name.
 func (a attached) returned() netlink.Link {
-	if a.index != 0 {
+	if a.dev != nil {
 		return nil
 	}
 	dev, err := netlink.LinkByName(a.name)

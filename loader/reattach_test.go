@@ -165,3 +165,22 @@ func TestIntact(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// An interface that has the name of one that is gone, and has the program
+// already, is not attached again and again.
+func TestReattachUnderAnotherName(t *testing.T) {
+	privileged(t)
+	first, second := veth(t, "vfirst", 0), veth(t, "vsecond", 0)
+	i := ensure(t, small())
+	defer remove(t, i)
+	attach(t, i, "vfirst")
+	kept := attach(t, i, "vsecond")
+	if err := errors.Join(netlink.LinkDel(first), netlink.LinkSetName(second, "vfirst")); err != nil {
+		t.Fatal(err)
+	}
+	reattach(t, i)
+	reattach(t, i)
+	if a := only(t, i); a.Interface != "vfirst" || a.Gone || a.LinkID != kept.LinkID {
+		t.Errorf("%+v", a)
+	}
+}

@@ -102,15 +102,11 @@ func (i *Instance) Unfit() (why map[string]error, err error) {
 	why = map[string]error{}
 	err = i.locked(func(links []attached) error {
 		for _, l := range links {
-			if l.index == 0 {
-				continue
-			}
-			dev, err := netlink.LinkByIndex(l.index)
-			if err != nil {
+			if l.dev == nil {
 				continue // Attachments says so
 			}
-			if _, err := i.unfit(dev); err != nil {
-				why[dev.Attrs().Name] = err
+			if _, err := i.unfit(l.dev); err != nil {
+				why[l.dev.Attrs().Name] = err
 			}
 		}
 		return nil
