@@ -74,7 +74,8 @@ func ensured(o Options) (*Instance, error) {
 }
 
 // Open returns a pinned instance as it is; [ErrNotLoaded] if there is none.
-// One of another layout is a [*MismatchError], which [Purge] gets rid of.
+// One of another layout is a [*MismatchError], which [Purge] gets rid of. What a
+// killed process has left half done beside it is taken away, or put in its place.
 func Open(instance string) (*Instance, error) {
 	dir, err := Dir(instance)
 	if err != nil {
@@ -102,7 +103,13 @@ func OpenDir(dir string) (*Instance, error) {
 		return nil, err
 	}
 	defer unlock()
+	if err := sweep(dir); err != nil {
+		return nil, err
+	}
 	found, err := look(dir, cookie)
+	if errors.Is(err, ErrNotLoaded) {
+		removeBase(dir)
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -187,9 +187,10 @@ func purge(dir string) error {
 	return nil
 }
 
-// removeBase removes our own directory with its last instance. The caller has
-// the lock.
+// removeBase removes our own directory with its last instance, of which nothing
+// but its directory may be left. The caller has the lock.
 func removeBase(dir string) {
+	_ = os.Remove(dir) // unless it is not empty
 	if filepath.Dir(dir) == base {
 		_ = os.Remove(base) // unless it holds other instances
 	}

@@ -63,7 +63,23 @@ func swapAndDie() error {
 	return errors.Join(err, die())
 }
 
+// buildAndDie is killed when all is built that is to be attached.
+func buildAndDie() error {
+	cookie, err := netnsCookie()
+	if err != nil {
+		return err
+	}
+	unlock, err := lock(base+"/default", true)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	_, err = build(base+"/default", small(), cookie, func(string) error { return die() })
+	return err
+}
+
 func init() {
+	children["build"] = buildAndDie
 	for after := range 4 {
 		children[fmt.Sprint("hand over ", after)] = func() error { return handOverAndDie(after) }
 	}
@@ -141,6 +157,51 @@ func TestKilledWhileReplacingUnattached(t *testing.T) {
 	i = ensure(t, Options{})
 	if mode := variable(t, i.Dir(), bpf.VarKeepaliveMode); mode != uint32(bpf.KeepaliveAbsorb) || i.Maps().Meta.Keepalive != "absorb" {
 		t.Errorf("the pinned program has keepalive mode %d, meta says %s", mode, i.Maps().Meta.Keepalive)
+	}
+	remove(t, i)
+}
+
+// killed runs a child that is killed.
+func killed(t *testing.T, role string) {
+	t.Helper()
+	cmd, _ := child(t, role)
+	if err := cmd.Wait(); err == nil || !strings.Contains(err.Error(), "killed") {
+		t.Fatalf("the child ended with %v", err)
+	}
+}
+
+// Whoever only looks, or detaches, meets what a killed process has left, too:
+// maps that nobody uses, and links that are not where they should be.
+func TestOpenAfterAKill(t *testing.T) {
+	privileged(t)
+	killed(t, "build")
+	if pins := pinsBelow(t, base); len(pins) == 0 {
+		t.Fatal("the child was killed too early")
+	}
+	if _, err := Open(""); !errors.Is(err, ErrNotLoaded) {
+		t.Errorf("Open: %v", err)
+	}
+	if _, err := os.Stat(base); err == nil {
+		t.Errorf("left: %q", pinsBelow(t, base))
+	}
+
+	veth(t, "vtorn", 0)
+	i := ensure(t, small())
+	t.Cleanup(func() { _ = Purge(i.Dir()) })
+	before := attach(t, i, "vtorn")
+	if err := i.Close(); err != nil {
+		t.Fatal(err)
+	}
+	killed(t, "hand over 2")
+	i, err := Open("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if now := only(t, i); now.LinkID != before.LinkID || now.Gone {
+		t.Errorf("%+v, was %+v", now, before)
+	}
+	if err := i.Detach("vtorn"); err != nil || programOn(t, "vtorn") != 0 {
+		t.Errorf("program %d is on it: %v", programOn(t, "vtorn"), err)
 	}
 	remove(t, i)
 }
