@@ -432,6 +432,9 @@ func TestAnotherLayout(t *testing.T) {
 				if !errors.As(err, &mismatch) || !strings.Contains(err.Error(), c.want) {
 					t.Errorf("Open = %v, want a word on %q", err, c.want)
 				}
+				if !strings.Contains(fmt.Sprint(err), "ikepulse detach --all") || strings.Contains(fmt.Sprint(err), "attached to val,") != attach {
+					t.Errorf("Open = %v, and no other command can take it off", err)
+				}
 				if _, err := maps.OpenPinned(base + "/default"); err == nil {
 					t.Error("OpenPinned read it")
 				}
@@ -460,6 +463,32 @@ func TestAnotherLayout(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// What tells what the rest is may be missing, too.
+func TestIncomplete(t *testing.T) {
+	privileged(t)
+	veth(t, "vinc", 0)
+	for _, name := range []string{bpf.MapMeta, bpf.ProgXDP} {
+		i := ensure(t, small())
+		attach(t, i, "vinc")
+		if err := errors.Join(i.Close(), os.Remove(filepath.Join(i.Dir(), name))); err != nil {
+			t.Fatal(err)
+		}
+		_, errOpen := Open("")
+		_, errEnsure := Ensure(own(small()))
+		for _, err := range []error{errOpen, errEnsure} {
+			var mismatch *MismatchError
+			for _, want := range []string{name + ": no such file", "vinc", "ikepulse detach --all"} {
+				if !errors.As(err, &mismatch) || !strings.Contains(err.Error(), want) {
+					t.Errorf("without %s: %v, want a word on %q", name, err, want)
+				}
+			}
+		}
+		if err := Purge(i.Dir()); err != nil || programOn(t, "vinc") != 0 {
+			t.Errorf("purged, but program %d is still attached: %v", programOn(t, "vinc"), err)
+		}
 	}
 }
 
@@ -565,6 +594,9 @@ func TestOtherNamespaceIsRefused(t *testing.T) {
 	check := func(what string, err error) {
 		t.Helper()
 		var wrong *NamespaceError
+		if !strings.Contains(fmt.Sprint(err), "if that namespace is gone: rm -r "+base+"/default") {
+			t.Errorf("%s does not say how to go on: %v", what, err)
+		}
 		if !errors.As(err, &wrong) || wrong.Theirs != theirs || wrong.Ours == theirs || wrong.Ours == 0 {
 			t.Errorf("%s in another namespace: %v", what, err)
 		}

@@ -27,14 +27,19 @@ type MismatchError struct {
 	Dir      string
 	Differs  []string // a sentence each
 	Attached []string // interfaces that the pinned program serves
+	Whole    bool     // what is pinned cannot be opened: it goes as a whole, or stays
 }
 
 func (e *MismatchError) Error() string {
 	s := fmt.Sprintf("%s is loaded otherwise: %s", e.Dir, strings.Join(e.Differs, "; "))
-	if len(e.Attached) > 0 {
-		return s + fmt.Sprintf("; detach it from %s first", strings.Join(e.Attached, ", "))
+	attached := strings.Join(e.Attached, ", ")
+	switch {
+	case e.Whole && attached != "":
+		return s + fmt.Sprintf("; it is attached to %s, take it off as a whole first (ikepulse detach --all)", attached)
+	case attached != "":
+		return s + fmt.Sprintf("; detach it from %s first", attached)
 	}
-	return s + "; remove it first (ikepulse detach)"
+	return s + "; remove it first (ikepulse detach --all)"
 }
 
 // NamespaceError says that the pins serve another network namespace. The
@@ -45,7 +50,7 @@ type NamespaceError struct {
 }
 
 func (e *NamespaceError) Error() string {
-	return fmt.Sprintf("%s serves another network namespace (cookie %d, this one has %d): run in that one, or take another instance name", e.Dir, e.Theirs, e.Ours)
+	return fmt.Sprintf("%s serves another network namespace (cookie %d, this one has %d): run in that one, or take another instance name; if that namespace is gone: rm -r %s", e.Dir, e.Theirs, e.Ours, e.Dir)
 }
 
 // ForeignError says that an interface has somebody else's XDP program, which

@@ -53,9 +53,11 @@ func (f *found) open(cookie uint64) error {
 		// Another layout has other maps; its meta is where ours is.
 		f.alien = err.Error()
 		f.Meta, err = ebpf.LoadPinnedMap(filepath.Join(f.dir, bpf.MapMeta), nil)
+		err = opening(bpf.MapMeta, err)
 	}
 	if err == nil {
 		f.XDP, err = ebpf.LoadPinnedProgram(programPin(f.dir), nil)
+		err = opening(bpf.ProgXDP, err)
 	}
 	if err == nil {
 		err = f.checkNamespace(cookie)
@@ -68,9 +70,17 @@ func (f *found) open(cookie uint64) error {
 		return nil
 	}
 	if errors.Is(err, fs.ErrNotExist) {
-		err = f.mismatch([]string{err.Error()})
+		f.alien = err.Error()
+		err = f.mismatch([]string{f.alien})
 	}
 	return errors.Join(explain(err), f.Close())
+}
+
+func opening(name string, err error) error {
+	if err != nil {
+		err = fmt.Errorf("opening the pin of %s: %w", name, err)
+	}
+	return err
 }
 
 func (f *found) checkNamespace(cookie uint64) error {
@@ -96,7 +106,7 @@ func (f *found) unreadable(m maps.Meta) []string {
 
 // mismatch names the interfaces that hold the difference in place.
 func (f *found) mismatch(differs []string) error {
-	e := &MismatchError{Dir: f.dir, Differs: differs}
+	e := &MismatchError{Dir: f.dir, Differs: differs, Whole: len(f.unreadable(f.meta)) > 0}
 	for _, l := range f.links {
 		if l.index != 0 {
 			e.Attached = append(e.Attached, l.name)

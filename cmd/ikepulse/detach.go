@@ -28,10 +28,7 @@ Example: ikepulse detach eth0`,
 			t := i.tell(c.Context)
 			err := i.detach(e, t, c.Args().Slice())
 			var other *loader.MismatchError
-			var elsewhere *loader.NamespaceError
 			switch {
-			case errors.As(err, &elsewhere):
-				err = fmt.Errorf("%w; if that namespace is gone: rm -r %s", err, elsewhere.Dir)
 			case errors.Is(err, loader.ErrNoBPFFS):
 				err = i.nothing(e, t, c.Args().Slice(), ": "+noBPFFS)
 			case errors.Is(err, loader.ErrNotLoaded):
