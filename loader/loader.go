@@ -186,7 +186,7 @@ func (o *objects) instance(dir string) (*Instance, error) {
 	}
 	set, err := maps.Open(o.Handles)
 	if err != nil {
-		return nil, errors.Join(err, o.Close())
+		return nil, errors.Join(explain(err), o.Close())
 	}
 	return &Instance{dir: dir, set: set, program: o.XDP, hot: hot, links: make(map[string]link.Link)}, nil
 }

@@ -25,7 +25,8 @@ var children = map[string]func() error{
 	"attach":       attachAndWait,
 	"ensure":       ensureOften,
 	"take over":    ensureAndWait,
-	"unprivileged": ensureWithoutCapabilities,
+	"unprivileged": func() error { return withoutCapabilities(Options{NoPin: true, Capacity: 10}) },
+	"taking up":    func() error { return withoutCapabilities(small()) },
 }
 
 // child runs a copy in a role and returns the line that it prints.
@@ -290,24 +291,35 @@ func TestLockOfARemovedDirectory(t *testing.T) {
 	}
 }
 
-func ensureWithoutCapabilities() error {
+func withoutCapabilities(o Options) error {
 	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 	var none [2]unix.CapUserData
 	if err := unix.Capset(&header, &none[0]); err != nil {
 		return err
 	}
-	_, err := Ensure(Options{NoPin: true, Capacity: 10})
-	fmt.Println(err)
+	_, err := Ensure(o)
+	_, errOpen := Open("")
+	fmt.Println(strings.ReplaceAll(fmt.Sprint(err, " | ", errOpen), "\n", "; "))
 	return nil
 }
 
 func TestWithoutCapabilities(t *testing.T) {
 	privileged(t)
-	_, line := child(t, "unprivileged")
-	for _, want := range []string{"CAP_BPF", "CAP_NET_ADMIN", "not permitted"} {
-		if !strings.Contains(line, want) {
-			t.Errorf("%q does not name %s", line, want)
+	want := func(text string) {
+		t.Helper()
+		for _, want := range []string{"CAP_BPF", "CAP_NET_ADMIN", "not permitted"} {
+			if !strings.Contains(text, want) || strings.Contains(text, "MEMLOCK") {
+				t.Errorf("%q does not name %s", text, want)
+			}
 		}
+	}
+	_, line := child(t, "unprivileged")
+	want(line)
+	i := ensure(t, small())
+	defer remove(t, i)
+	_, line = child(t, "taking up")
+	for _, text := range strings.Split(line, " | ") { // by Ensure, and by Open
+		want(text)
 	}
 }
 
