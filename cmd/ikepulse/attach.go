@@ -130,7 +130,7 @@ func planOfConfig(c *cli.Context) (*plan, error) {
 		}
 		return nil, errors.New(problems.Error() + hint)
 	}
-	p := &plan{options: gateway.LoaderOptions(c.String("instance"), cfg), interfaces: c.Args().Slice(),
+	p := &plan{options: gateway.LoaderOptions(c.String("instance"), cfg), interfaces: gateway.RealNames(c.Args().Slice()),
 		addresses: cfg.Listen.Addresses, from: "listen.addresses of " + file, only: true}
 	var err error
 	if len(p.interfaces) == 0 {
@@ -140,8 +140,9 @@ func planOfConfig(c *cli.Context) (*plan, error) {
 }
 
 func planOfInterfaces(c *cli.Context) (*plan, error) {
-	p := &plan{options: loader.Options{Instance: c.String("instance")}, interfaces: c.Args().Slice(),
-		from: "those of " + strings.Join(c.Args().Slice(), " and ")}
+	names := gateway.RealNames(c.Args().Slice())
+	p := &plan{options: loader.Options{Instance: c.String("instance")}, interfaces: names,
+		from: "those of " + strings.Join(names, " and ")}
 	for _, name := range p.interfaces {
 		addresses, err := gateway.AddressesOf(name)
 		if err != nil {

@@ -159,6 +159,31 @@ func TestFailedStart(t *testing.T) {
 	s.want(s.Gateway, 0, []string{"g0: detached"}, "detach", "g0")
 }
 
+// TestOtherNames: an interface may have several.
+func TestOtherNames(t *testing.T) {
+	const other = "uplink"
+	s := newSite(t)
+	err := s.Gateway.Do(func() error {
+		dev, err := netlink.LinkByName("g0")
+		if err != nil {
+			return err
+		}
+		return netlink.LinkAddAltName(dev, other)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.want(s.Gateway, 0, []string{"g0: attached, native", "198.51.100.1 (those of g0)"}, "attach", other)
+	s.want(s.Gateway, 0, []string{"g0: detached\n"}, "detach", other)
+	gw := s.run(s.Gateway, "--config", s.write("gateway.yaml", strings.Replace(gatewayConfig,
+		"addresses: [198.51.100.1]", "addresses: [198.51.100.1], interfaces: ["+other+"]", 1)))
+	s.want(s.Gateway, 0, []string{"healthy\n"}, "status")
+	s.want(s.Gateway, 0, []string{"g0: detached\n"}, "detach", other)
+	s.want(s.Gateway, exitDegraded, []string{"problem    XDP is not attached to g0"}, "status")
+	s.stop(gw)
+	s.want(s.Gateway, 0, nil, "detach", "--all")
+}
+
 // TestNoBPFFS: nothing is pinned silently where it would vanish.
 func TestNoBPFFS(t *testing.T) {
 	s := newSite(t)

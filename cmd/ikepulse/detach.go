@@ -7,6 +7,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/ikepulse/ikepulse/cmd/internal/gateway"
 	"github.com/ikepulse/ikepulse/loader"
 )
 
@@ -24,15 +25,15 @@ Example: ikepulse detach eth0`,
 			if c.Bool("all") == (c.NArg() > 0) {
 				return usage("detach takes the names of interfaces, or --all")
 			}
-			i := instanceOf(c)
+			i, names := instanceOf(c), gateway.RealNames(c.Args().Slice())
 			t := i.tell(c.Context)
-			err := i.detach(e, t, c.Args().Slice())
+			err := i.detach(e, t, names)
 			var other *loader.MismatchError
 			switch {
 			case errors.Is(err, loader.ErrNoBPFFS):
-				err = i.nothing(e, t, c.Args().Slice(), ": "+noBPFFS)
+				err = i.nothing(e, t, names, ": "+noBPFFS)
 			case errors.Is(err, loader.ErrNotLoaded):
-				err = i.nothing(e, t, c.Args().Slice(), "")
+				err = i.nothing(e, t, names, "")
 			case errors.As(err, &other) && c.Bool("all"):
 				err = errors.Join(loader.Purge(other.Dir), i.removed(e, other.Dir))
 			}

@@ -40,7 +40,7 @@ Example: ikepulse follow eth0 --every 30s`,
 				tell = json.NewEncoder(e.stdout).Encode
 			}
 			return follow.Run(c.Context, follow.Options{
-				Names: gateway.NamesOf(c.String("instance")), Interfaces: c.Args().Slice(), Report: c.Duration("every"),
+				Names: gateway.NamesOf(c.String("instance")), Interfaces: gateway.RealNames(c.Args().Slice()), Report: c.Duration("every"),
 				XDP:  loader.Options{Instance: c.String("instance"), Capacity: c.Int("capacity"), Keepalive: c.String("keepalive")},
 				Tell: func(f follow.Fact) error { return tell(f) },
 			})

@@ -37,7 +37,7 @@ func Interfaces(c *config.Config) ([]string, error) {
 		}
 	}
 	if len(c.Listen.Interfaces) > 0 {
-		return c.Listen.Interfaces, nil
+		return RealNames(c.Listen.Interfaces), nil
 	}
 	return Carriers(c.Listen.Addresses)
 }

@@ -71,6 +71,19 @@ func vlansOn(ifname string) (map[int]bool, error) {
 	return out, nil
 }
 
+// RealNames puts the kernel's own names in the place of others that interfaces
+// have (ip link property add dev eth0 altname lan); what is not here stays.
+func RealNames(names []string) []string {
+	own := make([]string, len(names))
+	for n, name := range names {
+		own[n] = name
+		if dev, err := netlink.LinkByName(name); err == nil {
+			own[n] = dev.Attrs().Name
+		}
+	}
+	return own
+}
+
 func present(ifname string) error {
 	if _, err := netlink.LinkByName(ifname); err != nil {
 		return fmt.Errorf("%s: no such interface in this network namespace", ifname)
