@@ -150,7 +150,7 @@ func planOfInterfaces(c *cli.Context) (*plan, error) {
 		}
 		p.addresses = append(p.addresses, addresses...)
 	}
-	if len(p.addresses) == 0 {
+	if len(p.addresses) == 0 && !instanceOf(c).running {
 		return nil, fmt.Errorf("no address is on %s: give it one, or name ours in a --config", strings.Join(p.interfaces, " or "))
 	}
 	// What no flag stands for stays as it is.
@@ -172,9 +172,13 @@ func (p *plan) carryOut(e env) (err error) {
 	if err != nil {
 		return err
 	}
+	undo := func() error { return nil }
 	defer func() {
 		if err != nil && fresh {
-			err = errors.Join(err, i.Remove())
+			undo = i.Remove
+		}
+		if err != nil {
+			err = errors.Join(err, undo())
 		}
 		err = errors.Join(err, i.Close())
 	}()
@@ -182,6 +186,11 @@ func (p *plan) carryOut(e env) (err error) {
 	if err != nil {
 		return err
 	}
+	ours, err := i.Maps().Locals.List()
+	if err != nil {
+		return err
+	}
+	undo = func() error { return i.Maps().Locals.Set(ours) }
 	if err := p.setLocals(i); err != nil {
 		return err
 	}

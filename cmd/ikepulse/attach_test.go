@@ -31,6 +31,8 @@ func TestAttachDetach(t *testing.T) {
 	s.want(s.Gateway, 0, nil, "stats")
 	s.want(s.Gateway, exitError, []string{"capacity is 65536, 7 is wanted", "detach it from g0 first"}, "attach", "g0", "--capacity", "7")
 	s.want(s.Gateway, exitError, []string{"no such interface"}, "attach", "g7")
+	s.laid("g1")
+	s.want(s.Gateway, exitError, []string{"no address is on g1"}, "attach", "g1")
 	s.want(s.Gateway, 0, []string{"g7: was not attached\n"}, "detach", "g7")
 	s.want(s.Gateway, 0, []string{"g0: detached\n", "removed /sys/fs/bpf/ikepulse/default"}, "detach", "g0")
 	s.want(s.Gateway, 0, []string{"nothing is attached\n"}, "detach", "g0")
@@ -107,10 +109,15 @@ func TestForeignProgram(t *testing.T) {
 	}
 	s.want(s.NAT, exitDegraded, []string{"not loaded"}, "status") // nothing stayed loaded
 	s.want(s.NAT, 0, []string{"lo: attached, generic"}, "attach", "lo")
-	s.want(s.NAT, exitError, []string{"n0 has another XDP program"}, "attach", "lo", "c0", "n0")
 	st, _ := s.status(s.NAT)
+	ours := fmt.Sprint(st.XDP.Addresses)
+	s.want(s.NAT, exitError, []string{"n0 has another XDP program"}, "attach", "lo", "c0", "n0")
+	st, _ = s.status(s.NAT)
 	if on := st.XDP.Attachments; len(on) != 1 || on[0].Interface != "lo" { // c0 was let go again, lo was not
 		t.Errorf("attached: %+v", on)
+	}
+	if now := fmt.Sprint(st.XDP.Addresses); now != ours {
+		t.Errorf("ours are %s now, were %s", now, ours)
 	}
 	s.want(s.NAT, 0, []string{"lo: detached"}, "detach", "--all")
 }
