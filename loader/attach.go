@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
@@ -93,13 +94,16 @@ func (i *Instance) Attachments() (all []Attachment, err error) {
 
 // Detach takes the program off the interface of that name, present or former,
 // also while a daemon runs, and switches on again what attaching has switched
-// off. [ErrNotAttached] if it is on none.
+// off. What has the name goes before what had it. [ErrNotAttached] if it is on
+// none.
 func (i *Instance) Detach(ifname string) error {
 	return i.locked(func(links []attached) error {
-		for _, l := range links {
-			if l.name == ifname || l.attachment().Interface == ifname {
-				delete(i.links, l.name)
-				return l.leave()
+		present := func(l attached) bool { return l.dev != nil && l.dev.Attrs().Name == ifname }
+		former := func(l attached) bool { return l.name == ifname }
+		for _, is := range []func(attached) bool{present, former} {
+			if n := slices.IndexFunc(links, is); n >= 0 {
+				delete(i.links, links[n].name)
+				return links[n].leave()
 			}
 		}
 		return fmt.Errorf("detaching %s: %w", ifname, ErrNotAttached)

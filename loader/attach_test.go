@@ -390,6 +390,25 @@ func TestInterfaceMovesAway(t *testing.T) {
 	}
 }
 
+// Of two that have changed names, the one that is named now is detached.
+func TestInterfacesChangeNames(t *testing.T) {
+	privileged(t)
+	one, two := veth(t, "vone", 0), veth(t, "vtwo", 0)
+	i := ensure(t, small())
+	defer remove(t, i)
+	attach(t, i, "vone")
+	attach(t, i, "vtwo")
+	if err := errors.Join(netlink.LinkSetName(one, "vtemp"), netlink.LinkSetName(two, "vone"), netlink.LinkSetName(one, "vtwo")); err != nil {
+		t.Fatal(err)
+	}
+	if err := i.Detach("vone"); err != nil {
+		t.Fatal(err)
+	}
+	if a := only(t, i); a.Interface != "vtwo" || a.Gone || programOn(t, "vone") != 0 || programOn(t, "vtwo") == 0 {
+		t.Errorf("vone was detached, this is left: %+v", a)
+	}
+}
+
 // numbered makes interfaces until one has that number.
 func numbered(number int) (name string, err error) {
 	for n := range 100 {
