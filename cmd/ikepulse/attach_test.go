@@ -244,5 +244,6 @@ func TestNetns(t *testing.T) {
 	s.want(host, exitError, []string{"serves another network namespace"}, "status")
 	s.want(host, exitError, []string{"serves another network namespace", "is gone: rm -r " + pins + "/default"}, "detach", "--all")
 	s.want(host, exitDegraded, []string{"xdp        g0 native"}, "status", "--netns", s.Gateway.NetnsPath())
+	s.want(host, exitError, []string{"enter /proc/self/ns/mnt: it is no network namespace"}, "--netns", "/proc/self/ns/mnt", "status")
 	s.want(host, 0, []string{"g0: detached"}, "detach", "g0", "--netns="+s.Gateway.NetnsPath())
 }

@@ -73,6 +73,7 @@ func TestUsageErrors(t *testing.T) {
 		{"--instance ../x status", `--instance "../x": use up to 32 letters`},
 		{"--instance _x status", `--instance "_x"`},
 		{"--instance abcdefghijklmnopqrstuvwxyz0123456 status", "--instance"},
+		{"--netns= status", `--netns "": want the name of a network namespace, or a path`},
 		{"check -- --config", `check takes no arguments, got "--config"`},
 	} {
 		code, out, errs := run(t, strings.Fields(c.line)...)

@@ -105,6 +105,9 @@ func newApp(e env) *cli.App {
 			if !instanceName(c.String("instance")) {
 				return usage("--instance %q: use up to 32 letters, digits, - and _, beginning with a letter or a digit", c.String("instance"))
 			}
+			if c.IsSet("netns") && c.String("netns") == "" {
+				return usage("--netns \"\": want the name of a network namespace, or a path")
+			}
 			return enterNetns(c.String("netns"))
 		},
 		Writer:          e.stdout,

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -31,7 +32,11 @@ func enterNetns(name string) error {
 		return err
 	}
 	runtime.LockOSThread()
-	if err := unix.Setns(int(f.Fd()), unix.CLONE_NEWNET); err != nil {
+	err = unix.Setns(int(f.Fd()), unix.CLONE_NEWNET)
+	if errors.Is(err, unix.EINVAL) {
+		err = errors.New("it is no network namespace")
+	}
+	if err != nil {
 		return fmt.Errorf("--netns: enter %s: %w", path, err)
 	}
 	self, err := os.Executable()
