@@ -697,10 +697,11 @@ func TestBridgePort(t *testing.T) {
 	if _, err := i.Attach("vport"); err == nil || !strings.Contains(err.Error(), "attach to br0") {
 		t.Errorf("err = %v", err)
 	}
-	if err := i.Close(); err != nil {
-		t.Fatal(err)
+	defer i.Close()
+	absorbs := ensure(t, Options{Capacity: 100, Keepalive: "absorb"})
+	defer remove(t, absorbs)
+	attach(t, absorbs, "vport")
+	if unfit, err := i.Unfit(); len(unfit) > 0 || err != nil { // as a daemon looks that had answers
+		t.Errorf("unfit: %v, %v", unfit, err)
 	}
-	i = ensure(t, Options{Capacity: 100, Keepalive: "absorb"})
-	defer remove(t, i)
-	attach(t, i, "vport")
 }

@@ -47,8 +47,9 @@ func (i *Instance) stillFit(dev netlink.Link) error {
 
 // unfit is Unfit for an interface, with what hides VLAN tags, if that is it.
 func (i *Instance) unfit(dev netlink.Link) (*veil, error) {
-	if i.set.Meta.Keepalive != DefaultKeepalive {
-		return nil, nil
+	now, err := i.set.Settings()
+	if err != nil || now.Keepalive != DefaultKeepalive {
+		return nil, err
 	}
 	return answersGoAstray(dev)
 }

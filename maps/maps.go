@@ -117,6 +117,10 @@ type Set struct {
 // the caller.
 func Open(h Handles) (*Set, error) { return open(h, true) }
 
+// Settings are those of now: another process may have attached the program with
+// others over the same maps.
+func (s *Set) Settings() (Meta, error) { return ReadMeta(s.handles.Meta) }
+
 // OpenPinned returns views of the maps pinned in dir that cannot change them:
 // Track and the like fail, Evidence and all that lists work. Maps of another
 // layout are refused, not misread. An error wraps [os.ErrNotExist] when there

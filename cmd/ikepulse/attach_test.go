@@ -134,7 +134,13 @@ func TestDetachedUnderADaemon(t *testing.T) {
 	}
 	s.want(s.Gateway, exitError, []string{"the running daemon's maps have room for 1024 tunnels, not 64"}, "attach", "g0", "--capacity", "64")
 	s.want(s.Gateway, 0, []string{"g0: attached, native", "ours       198.51.100.1 (as the running daemon has them)", "1,024 tunnels"}, "attach", "g0")
-	s.want(s.Gateway, 0, []string{"healthy\n"}, "status")
+	s.want(s.Gateway, 0, []string{"healthy\n", "keepalive: answer\n"}, "status")
+	s.want(s.Gateway, 0, nil, "detach", "g0")
+	s.want(s.Gateway, 0, []string{"counted and dropped"}, "attach", "g0", "--keepalive", "absorb", "--answer-interval", "7s")
+	s.want(s.Gateway, 0, []string{"keepalive: absorb\n"}, "status")
+	if st, _ := s.status(s.Gateway); st.XDP.AnswerIntervalMS < 7000 {
+		t.Errorf("the interval is %d ms", st.XDP.AnswerIntervalMS)
+	}
 	s.stop(gw)
 	s.want(s.Gateway, 0, []string{"g0: detached"}, "detach", "g0")
 }

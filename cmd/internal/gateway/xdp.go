@@ -49,11 +49,14 @@ type Counter struct {
 func DescribeXDP(i *loader.Instance) (*XDP, error) {
 	set := i.Maps()
 	now := set.Clock.Now()
-	x := &XDP{Pins: i.Dir(), Keepalive: set.Meta.Keepalive, Capacity: set.Meta.Capacity, Follow: set.Meta.Follow,
-		AnswerIntervalMS: (time.Duration(set.Meta.AnswerInterval) * set.Meta.Tick()).Milliseconds(),
-		LoadedMS:         milliseconds(now - set.Meta.Loaded)}
+	meta, err := set.Settings()
+	if err != nil {
+		return nil, err
+	}
+	x := &XDP{Pins: i.Dir(), Keepalive: meta.Keepalive, Capacity: meta.Capacity, Follow: meta.Follow,
+		AnswerIntervalMS: (time.Duration(meta.AnswerInterval) * meta.Tick()).Milliseconds(),
+		LoadedMS:         milliseconds(now - meta.Loaded)}
 	set.Hot.Each(func(_, _, _, _ uint32) { x.SPIs++ })
-	var err error
 	if x.Addresses, err = set.Locals.List(); err != nil {
 		return nil, err
 	}
