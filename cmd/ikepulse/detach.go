@@ -127,7 +127,11 @@ func (i instance) removeLast(e env, t *told, loaded *loader.Instance) error {
 	if err != nil || slices.ContainsFunc(attached, func(a loader.Attachment) bool { return !a.Gone }) {
 		return err
 	}
-	if i.running && !t.without() {
+	switch {
+	case i.running && loaded.Maps().Meta.Follow:
+		_, err := fmt.Fprintln(e.stdout, "ikepulse follow runs and keeps the maps; it sees no packet until \"ikepulse attach IFACE\"")
+		return err
+	case i.running && !t.without():
 		_, err := fmt.Fprintln(e.stdout, "the daemon runs and keeps the maps; no keepalive is answered until \"ikepulse attach\"")
 		return err
 	}

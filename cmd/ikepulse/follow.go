@@ -22,7 +22,8 @@ func followCommand(e env) *cli.Command {
 SAs from the kernel, absorbs the keepalives of their peers, and shows who is idle
 and where packets come that none can authenticate. It speaks no IKE and changes
 no SA. Keepalives are never answered: only the other daemon knows which peers are
-behind a NAT. XDP stays after it ends, until "ikepulse detach".
+behind a NAT. An interface that comes back, or lost XDP by force, has it again
+within a second. XDP stays after it ends, until "ikepulse detach".
 
 Example: ikepulse follow eth0 --every 30s`,
 		Flags: []cli.Flag{
@@ -111,6 +112,12 @@ func followLine(f follow.Fact) string {
 	}
 	if f.Summary != nil {
 		words = append(words, count(f.SAs, "inbound SA"))
+	}
+	if f.Interface != "" {
+		words = append(words, strings.TrimSpace(f.Interface+" "+f.Mode))
+	}
+	if f.Note != "" {
+		words = append(words, plain(f.Note))
 	}
 	if f.Heard != "" {
 		words = append(words, "at "+f.Heard)

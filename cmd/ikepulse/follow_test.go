@@ -33,6 +33,8 @@ func followed() []follow.Fact {
 		})},
 		{Time: at.Add(4 * time.Minute), Event: follow.EventUntracked, SA: sa(func(*follow.SA) {}), Error: "the map is full"},
 		{Time: at.Add(5 * time.Minute), Event: follow.EventResync, Lost: true},
+		{Time: at.Add(6 * time.Minute), Event: follow.EventOff, Interface: "eth0", Note: "the interface is gone"},
+		{Time: at.Add(7 * time.Minute), Event: follow.EventOn, Interface: "eth0", Mode: "native"},
 		{Event: follow.EventSA, SA: sa(func(s *follow.SA) {
 			s.OutSPI, s.UpMS, s.IdleMS, s.Proof, s.ProofMS = "d2345678", ms(3*time.Hour+12*time.Minute), ms(2*time.Second), "esp", ms(64*time.Second)
 			s.Keepalives, s.KeepaliveMS, s.Alarm = 12345, ms(4*time.Second), follow.AlarmUnauthenticated
@@ -82,7 +84,9 @@ func TestFollowLive(t *testing.T) {
 	s.want(s.Gateway, exitError, []string{"instance default is running already"}, "follow", "g0")
 	s.want(s.Gateway, 0, []string{"g0: attached already"}, "attach", "g0")
 	s.want(s.Gateway, exitError, []string{"only it knows which of its peers are behind a NAT"}, "attach", "g0", "--keepalive", "answer")
-	s.want(s.Gateway, 0, nil, "detach", "g0")
+	s.want(s.Gateway, 0, []string{"g0: detached\n", "ikepulse follow runs and keeps the maps"}, "detach", "g0")
+	s.want(s.Gateway, exitDegraded, []string{"degraded\n", "problem    XDP is attached to no interface", "0 SPIs of another daemon"}, "status")
+	s.awaitSaid(&out, "xdp off          g0  detached")
 	s.want(s.Gateway, 0, []string{"g0: attached"}, "attach", "g0")
 	s.write("anna.psk", psk)
 	s.want(s.Gateway, exitError, []string{"what runs here follows another daemon"}, "attach", "--config", s.write("gateway.yaml", gatewayConfig))
@@ -97,6 +101,52 @@ func TestFollowLive(t *testing.T) {
 	s.want(s.Gateway, 0, nil, "attach", "g0")
 	s.want(s.Gateway, exitError, []string{"following another daemon is false, true is wanted", "detach it from g0 first"}, "follow", "g0")
 	s.want(s.Gateway, 0, nil, "detach", "g0")
+}
+
+// TestFollowKeepsXDP: an interface that came back, or lost the program by
+// force, has it again, and whoever looks on is told.
+func TestFollowKeepsXDP(t *testing.T) {
+	s := newSite(t)
+	s.laid("g1")
+	var out lab.Transcript
+	p := s.start(s.Gateway, &out, nil, "follow", "g1", "--every", "0", "--capacity", "64")
+	s.awaitSaid(&out, "xdp on           g1 native\n")
+	first := s.onInterface("g1")
+	s.deleted("g1")
+	s.awaitSaid(&out, "xdp off          g1  the interface is gone")
+	s.want(s.Gateway, exitDegraded, []string{"degraded\n", "problem    XDP is not on g1: the interface is gone"}, "status")
+	s.laid("g1")
+	s.awaitOn("g1")
+	forcedOff(t, "g1")
+	s.awaitOn("g1")
+	s.await("each attachment is told", func() error {
+		if strings.Count(out.String(), "xdp on           g1 native\n") != 3 {
+			return errors.New(out.String())
+		}
+		return nil
+	})
+	if now := s.onInterface("g1"); now != first {
+		t.Errorf("program %d is on it, not %d", now, first)
+	}
+	s.want(s.Gateway, 0, []string{"following\n", "g1 native"}, "status")
+	if err := p.Signal(unix.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if r := s.end(p, &out); r.code != 0 {
+		t.Errorf("%+v", r)
+	}
+	s.want(s.Gateway, 0, nil, "detach", "g1")
+}
+
+// awaitSaid waits for a piece of output.
+func (s *site) awaitSaid(out *lab.Transcript, what string) {
+	s.t.Helper()
+	s.await(what, func() error {
+		if !strings.Contains(out.String(), what) {
+			return errors.New(out.String())
+		}
+		return nil
+	})
 }
 
 // Nothing is begun, not even the maps.

@@ -53,6 +53,9 @@ func (i instance) status(ctx context.Context) (*gateway.Status, error) {
 	})
 	if i.running && st.XDP != nil && st.XDP.Follow {
 		st.State = gateway.Following
+		if blind := gateway.FollowProblems(st.XDP); len(blind) > 0 {
+			st.State, st.Problems = gateway.Degraded, append(st.Problems, blind...)
+		}
 	}
 	if errors.Is(err, loader.ErrNoBPFFS) {
 		st.Problems = []string{noBPFFS}

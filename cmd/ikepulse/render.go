@@ -70,7 +70,7 @@ func (p *page) xdp(st *gateway.Status) {
 		p.line("xdp", "attached to no interface, keepalive: %s", x.Keepalive)
 	}
 	switch {
-	case st.State == gateway.Following:
+	case x.Follow && st.State != gateway.NotRunning:
 		p.line("maps", "%s of another daemon; pinned in %s", count(x.SPIs, "SPI"), x.Pins)
 	case st.Daemon == nil:
 		p.line("maps", "%s that no daemon follows; pinned in %s", count(x.SPIs, "SPI"), x.Pins)

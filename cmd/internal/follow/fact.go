@@ -15,6 +15,10 @@ type Fact struct {
 	Heard    string    `json:"heard,omitempty"` // where else the peer is heard
 	Lost     bool      `json:"lost_events,omitempty"`
 	Error    string    `json:"error,omitempty"`
+
+	Interface string `json:"interface,omitempty"` // of which it is, and how XDP is on it
+	Mode      string `json:"mode,omitempty"`      // native or generic
+	Note      string `json:"note,omitempty"`      // why it is off, or not native
 }
 
 // The events.
@@ -28,6 +32,8 @@ const (
 	EventAlarm     = "alarm"           // packets come, and none authenticates
 	EventAlarmOver = "alarm_over"      //
 	EventUntracked = "untracked"       // the maps take no more
+	EventOn        = "xdp_on"          // an interface has XDP
+	EventOff       = "xdp_off"         // and no longer: deleted, detached, or taken off by force
 	EventSA        = "sa"              // one of a report
 	EventSummary   = "summary"         // a report's end
 )

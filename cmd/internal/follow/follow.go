@@ -71,6 +71,7 @@ type follower struct {
 	watcher  *xfrm.Watcher
 	reader   *xfrm.Reader
 	states   *states
+	places   map[string]place // interfaces, from when XDP was first attached
 }
 
 func newFollower(i *loader.Instance, o Options) (f *follower, err error) {
@@ -155,6 +156,9 @@ func (f *follower) loop(ctx context.Context, batches <-chan xfrm.Batch, ended ch
 			if c := f.instance.Maps().Clock; c.Suspended() || time.Since(calibrated) > clockEvery {
 				calibrated, err = time.Now(), c.Calibrate()
 			}
+			if f.states.synced {
+				err = errors.Join(err, f.keep())
+			}
 		case <-look.C:
 			err = errors.Join(f.instance.Intact(), f.addresses(), f.states.look(readCounters(f.reader)))
 		case <-report.C:
@@ -183,8 +187,10 @@ func (f *follower) take(b xfrm.Batch) error {
 	if err := f.states.take(b); err != nil || !first {
 		return err
 	}
-	_, err := gateway.AttachAll(f.instance, f.Interfaces)
-	return err
+	if _, err := gateway.AttachAll(f.instance, f.Interfaces); err != nil {
+		return err
+	}
+	return f.keep()
 }
 
 // addresses keeps up with which addresses are ours.

@@ -183,6 +183,9 @@ func TestRun(t *testing.T) {
 	if f := next(); f.Event != EventFollowing || f.SAs != 0 || f.Time.IsZero() {
 		t.Errorf("%+v", f)
 	}
+	if f := next(); f.Event != EventOn || f.Interface != "g0" || f.Mode != "native" || f.Note != "" {
+		t.Errorf("%+v", f)
+	}
 	if f := next(); f.Event != EventSummary {
 		t.Errorf("%+v", f)
 	}

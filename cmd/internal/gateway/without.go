@@ -128,3 +128,12 @@ func interfaceProblems(x *XDP, configured []string, refused map[string]error) (a
 	}
 	return all
 }
+
+// FollowProblems says where the program should be and is not, while it runs
+// beside another daemon.
+func FollowProblems(x *XDP) (all []string) {
+	if len(x.Attachments) == 0 {
+		return []string{"XDP is attached to no interface, so nothing is seen: ikepulse attach IFACE"}
+	}
+	return interfaceProblems(x, nil, nil)
+}
