@@ -5,6 +5,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/ikepulse/ikepulse/cmd/internal/gateway"
@@ -120,6 +121,25 @@ func TestNotRunning(t *testing.T) {
 			t.Errorf("%s: exit code %d, printed %q, said %q", line, code, out, errs)
 		}
 	}
+}
+
+// TestWithoutRights: whoever is not root is told to be, and not that somebody
+// else is in the way.
+func TestWithoutRights(t *testing.T) {
+	s := newSite(t)
+	s.want(s.Gateway, 0, nil, "attach", "g0")
+	if err := os.MkdirAll("/run/ikepulse", 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, line := range []string{"status", "sas", "peers --json", "stats", "detach --all", "detach g0", "follow lo", "follow lo --instance other", "--netns /proc/1/ns/net status"} {
+		cmd := itself(t, strings.Fields(line)...)
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+		_, errs, err := ended(cmd)
+		if err == nil || cmd.ProcessState.ExitCode() != exitError || !strings.Contains(errs, "permission denied") || !strings.HasSuffix(errs, "; run it as root\n") || strings.Contains(errs, "running already") {
+			t.Errorf("%s: %v, said %q", line, err, errs)
+		}
+	}
+	s.want(s.Gateway, 0, nil, "detach", "g0")
 }
 
 func TestBadConfigs(t *testing.T) {

@@ -65,6 +65,9 @@ func ikepulse(ctx context.Context, e env, args []string) int {
 	if !errors.As(err, &c) {
 		c = &codeError{exitError, err}
 	}
+	if errors.Is(c.err, os.ErrPermission) && os.Geteuid() != 0 {
+		c = &codeError{c.code, fmt.Errorf("%w; run it as root", c.err)}
+	}
 	if c.err != nil {
 		fmt.Fprintln(e.stderr, "ikepulse:", c.err)
 	}

@@ -132,9 +132,6 @@ var unpackers = []struct{ magic, command string }{
 
 // adviseReplay says what else to do.
 func adviseReplay(name string, err error) error {
-	if errors.Is(err, os.ErrPermission) && os.Geteuid() != 0 {
-		return fmt.Errorf("%w; run it as root", err)
-	}
 	if !errors.Is(err, pcap.ErrFormat) {
 		return err
 	}

@@ -26,14 +26,15 @@ func (d *daemon) lock(context.Context) error {
 // Hold makes sure that the caller is the only one who runs the instance, and
 // tells whoever looks where its control socket is, if it has one.
 func (n Names) Hold() (release func() error, err error) {
-	if err := os.MkdirAll(filepath.Dir(n.Lock), 0o755); err != nil {
-		return nil, err
+	err = os.MkdirAll(filepath.Dir(n.Lock), 0o755)
+	var f *os.File
+	if err == nil {
+		f, err = lockFile(n.Lock)
 	}
-	f, err := lockFile(n.Lock)
-	if errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EACCES) {
+	switch {
+	case errors.Is(err, errLocked):
 		return nil, fmt.Errorf("instance %s is running already (%s is locked): choose another with --instance", n.Instance, n.Lock)
-	}
-	if err != nil {
+	case err != nil:
 		return nil, err
 	}
 	release = func() error { return errors.Join(os.Remove(n.Lock), f.Close()) }
@@ -42,6 +43,9 @@ func (n Names) Hold() (release func() error, err error) {
 	}
 	return release, nil
 }
+
+// errLocked says that another process has the lock.
+var errLocked = errors.New("locked")
 
 // lockFile makes an empty file and locks it. A daemon that ends removes its
 // own, so the one that was locked may be gone from its place by then.
@@ -53,6 +57,9 @@ func lockFile(path string) (*os.File, error) {
 		}
 		if err := unix.FcntlFlock(f.Fd(), unix.F_OFD_SETLK, &unix.Flock_t{Type: unix.F_WRLCK}); err != nil {
 			f.Close()
+			if err == unix.EAGAIN || err == unix.EACCES { // either, says POSIX
+				err = errLocked
+			}
 			return nil, err
 		}
 		mine, errMine := f.Stat()
