@@ -11,7 +11,7 @@ import (
 // flags, the command, its flags, then everything else. A person may write them
 // in any order, up to a "--".
 func flagsFirst(app *cli.App, args []string) []string {
-	var global, flags, rest []string
+	var global, help, flags, rest []string
 	var cmd *cli.Command
 	for i := 1; i < len(args); i++ {
 		a := args[i]
@@ -32,12 +32,17 @@ func flagsFirst(app *cli.App, args []string) []string {
 				words = args[i:][:2]
 				i++
 			}
-			if isGlobal {
+			if isGlobal && cmd == nil && lookupFlag([]cli.Flag{cli.HelpFlag}, a) != nil {
+				help = words
+			} else if isGlobal {
 				global = append(global, words...)
 			} else {
 				flags = append(flags, words...)
 			}
 		}
+	}
+	if cmd != nil || len(rest) == 0 { // there is no help on a command that there is not
+		global = append(global, help...)
 	}
 	out := append(args[:1:1], global...)
 	if cmd != nil {
@@ -82,13 +87,13 @@ func takesValue(f cli.Flag) bool {
 func usageError(c *cli.Context, err error, _ bool) error {
 	const unknown = "flag provided but not defined: "
 	name, found := strings.CutPrefix(err.Error(), unknown)
-	if !found {
-		return &codeError{exitUsage, err}
-	}
 	of, flags := c.App.Name, c.App.Flags
 	if c.Command != nil && c.Command.Name != "" && c.Command.Name != c.App.Name {
 		of += " " + c.Command.Name
 		flags = slices.Concat(c.Command.Flags, flags)
+	}
+	if !found {
+		return usage("%s", misread(flags, err.Error()))
 	}
 	hint := "; see " + of + " --help"
 	if near := nearest(strings.TrimLeft(name, "-"), flagNames(flags)); near != "" {

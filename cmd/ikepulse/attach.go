@@ -53,10 +53,6 @@ type plan struct {
 }
 
 func planOf(c *cli.Context) (*plan, error) {
-	const least, most = config.MinAnswerInterval, config.MaxAnswerInterval
-	if d := c.Duration("answer-interval"); c.IsSet("answer-interval") && (d < least || d > most) {
-		return nil, usage("--answer-interval %v: must be from %v to %v", setting(d), setting(least), setting(most))
-	}
 	var p *plan
 	var err error
 	if c.IsSet("config") || c.NArg() == 0 {

@@ -127,7 +127,7 @@ func newApp(e env) *cli.App {
 		OnUsageError:   usageError,
 	}
 	for _, cmd := range app.Commands {
-		cmd.OnUsageError, cmd.HideHelpCommand = usageError, true
+		cmd.OnUsageError, cmd.HideHelpCommand, cmd.Before = usageError, true, checkValues
 		cmd.CustomHelpTemplate = commandHelp(app, cmd)
 	}
 	app.CustomAppHelpTemplate = appHelp(app)
