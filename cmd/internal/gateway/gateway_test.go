@@ -14,9 +14,13 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/cilium/ebpf"
+
 	"github.com/ikepulse/ikepulse/cmd/internal/config"
 	"github.com/ikepulse/ikepulse/cmd/internal/records"
 	"github.com/ikepulse/ikepulse/ike"
+	"github.com/ikepulse/ikepulse/maps"
+	"github.com/ikepulse/ikepulse/test/require"
 )
 
 const sample = `listen: {addresses: [198.51.100.1, "2001:db8::1"]}
@@ -261,13 +265,39 @@ func TestRecalibrate(t *testing.T) {
 	})
 }
 
-// TestMemory: the sum is that of the maps as they are made.
+// TestMemory: the sum is that of the maps as the kernel makes them, but for a
+// twentieth.
 func TestMemory(t *testing.T) {
-	m := MemoryFor(1000) // 2,048 entries: hot 16, sas 72 or more, peers with its keys
-	if m.Records != 1000*records.Size || m.Maps < 2048*(16+64+40+40) || m.Maps > 2048*500 {
-		t.Errorf("%+v", m)
-	}
-	if twice := MemoryFor(2000); twice.Maps != 2*m.Maps {
-		t.Errorf("%+v is not twice %+v", twice, m)
+	require.Have(t, "root", "bpf")
+	for _, capacity := range []int{1000, 65536} {
+		spec, err := maps.Spec(capacity)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var charged int64
+		for name, s := range spec.Maps {
+			if strings.HasPrefix(name, ".") {
+				continue // the program's constants
+			}
+			made, err := ebpf.NewMap(s)
+			if err != nil {
+				t.Fatal(err)
+			}
+			info, err := made.Info()
+			if err != nil {
+				t.Fatal(err)
+			}
+			bytes, told := info.Memlock()
+			if charged += int64(bytes); !told {
+				t.Fatalf("%s: the kernel does not tell its size", name)
+			}
+			if err := made.Close(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		m := MemoryFor(capacity)
+		if m.Records != int64(capacity)*records.Size || m.Maps < charged*19/20 || m.Maps > charged*21/20 {
+			t.Errorf("for %d: %+v, but the kernel has charged %d", capacity, m, charged)
+		}
 	}
 }

@@ -20,7 +20,8 @@ type Memory struct {
 }
 
 // MemoryFor adds up what the kernel allocates for maps of that capacity; what
-// it does not tell of a hash entry is 48 bytes, and 16 of its bucket.
+// it does not tell of a hash entry is 48 bytes, and 16 of its bucket. What it
+// has once a CPU, and a map of its own, is too little to count.
 func MemoryFor(capacity int) Memory {
 	const hashEntry = 48 + 16
 	m := Memory{Records: int64(capacity) * records.Size}
@@ -28,8 +29,12 @@ func MemoryFor(capacity int) Memory {
 	if err != nil {
 		return m
 	}
-	for _, name := range []string{bpf.MapHot, bpf.MapSAs, bpf.MapPeers} {
+	for _, name := range []string{bpf.MapHot, bpf.MapSAs, bpf.MapPeers, bpf.MapNear, bpf.MapLocals, bpf.MapEvents} {
 		s := spec.Maps[name]
+		if s.Type == ebpf.RingBuf {
+			m.Maps += int64(s.MaxEntries)
+			continue
+		}
 		each := (s.ValueSize + 7) &^ 7
 		if s.Type == ebpf.Hash {
 			each += (s.KeySize+7)&^7 + hashEntry
