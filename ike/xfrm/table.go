@@ -45,7 +45,7 @@ func (t *table) apply(e event) []Change {
 	case eventGone:
 		return t.remove(e.sa.Key)
 	case eventMoved:
-		if sa, known := t.states[e.mapping.Key]; known {
+		if sa, known := t.states[e.mapping.Key]; known && !sa.Larval {
 			return []Change{{Kind: Moved, SA: sa, Mapping: e.mapping}}
 		}
 	case eventFlush:

@@ -43,6 +43,8 @@ func TestTable(t *testing.T) {
 		{"heard from elsewhere",
 			[]event{{kind: eventMoved, mapping: moved}, set(inbound), {kind: eventMoved, mapping: moved}},
 			[][]Change{nil, {{Kind: Added, SA: inbound}}, {{Kind: Moved, SA: inbound, Mapping: moved}}}},
+		{"heard before the SPI was given out anew, and told after the dump that found it larval",
+			[]event{set(with(inbound, func(s *SA) { s.Larval = true })), {kind: eventMoved, mapping: moved}, ended(inbound.Key)}, [][]Change{nil, nil, nil}},
 		{"nothing", []event{{}, {kind: eventResync}}, [][]Change{nil, nil}},
 	}
 	for _, tt := range tests {
