@@ -122,6 +122,9 @@ func (s *states) refuse(st *state, err error) error {
 func (s *states) update(st *state, now xfrm.SA) error {
 	from, to := st.SA, now
 	st.SA = now
+	// An update's event shows the request, which is new and has counted nothing.
+	// The next look has what the kernel counts.
+	st.Counters = from.Counters
 	switch {
 	case !st.tracked:
 		return s.place(st)
@@ -177,6 +180,8 @@ func (s *states) setLocals(ours map[netip.Addr]bool) error {
 			errs = append(errs, s.place(st))
 		case !inbound && st.tracked:
 			errs = append(errs, s.remove(st))
+		case !inbound:
+			st.refused = nil
 		}
 	}
 	return errors.Join(errs...)

@@ -203,3 +203,35 @@ func TestUntracked(t *testing.T) {
 	}
 	g.want()
 }
+
+// What the kernel tells of an update is the request, which has counted nothing
+// and is new: the SA is as old as it was, and as much used.
+func TestUpdateKeepsAge(t *testing.T) {
+	g := newStage(t, 16)
+	hour := time.Now().Add(-time.Hour)
+	old := with(inbound(0x1234), func(s *xfrm.SA) { s.Added, s.Packets, s.ReplayWindow = hour, 7, 0 })
+	g.changes(xfrm.Added, old)
+	g.changes(xfrm.Updated, with(old, func(s *xfrm.SA) { s.SrcPort, s.Counters = rebound.Port(), xfrm.Counters{Added: time.Now()} }))
+	if up := g.raw[1].UpMS; up == nil || *up < 3_600_000 {
+		t.Errorf("it is new: %+v", g.raw[1].SA)
+	}
+	g.want("sa_added 00001234 203.0.113.9:61201", "sa_moved 00001234 203.0.113.9:24884")
+	if c := g.all[old.Key].Counters; c != old.Counters {
+		t.Errorf("counted %+v", c)
+	}
+}
+
+// An SA that there was no room for is no alarm once its address is not ours.
+func TestUntrackedIsNotOurs(t *testing.T) {
+	g := newStage(t, 1)
+	for spi := uint32(1); g.summary().Untracked == 0 && spi < 100; spi++ {
+		g.changes(xfrm.Added, inbound(spi))
+	}
+	if sum := g.summary(); sum.Untracked != 1 || sum.Alarms != 1 {
+		t.Fatalf("%+v", sum)
+	}
+	g.ours()
+	if sum := g.summary(); sum.SAs != 0 || sum.Untracked != 0 || sum.Alarms != 0 {
+		t.Errorf("nothing is ours: %+v", sum)
+	}
+}
