@@ -26,8 +26,9 @@ Example: ikepulse initiate berlin`,
 			if err != nil {
 				return err
 			}
-			if _, err := instanceOf(c).daemon.Act(c.Context, "initiate", name); err != nil {
-				return notRunning(err)
+			i := instanceOf(c)
+			if _, err := i.daemon.Act(c.Context, "initiate", name); err != nil {
+				return i.notRunning(err)
 			}
 			_, err = fmt.Fprintf(e.stdout, "%s is up\n", name)
 			return err
@@ -66,7 +67,7 @@ func act(c *cli.Context, e env, doing string) error {
 	i := instanceOf(c)
 	n, err := i.daemon.Act(c.Context, c.Command.Name, whom)
 	if err != nil {
-		return notRunning(err)
+		return i.notRunning(err)
 	}
 	if n == 0 {
 		return i.nobody(c.Context, who(whom))

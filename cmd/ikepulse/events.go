@@ -39,11 +39,12 @@ Example: ikepulse events --json | jq 'select(.event == "closed")'`,
 					return err
 				}
 			}
-			err := instanceOf(c).daemon.Events(c.Context, func() {}, take)
+			i := instanceOf(c)
+			err := i.daemon.Events(c.Context, func() {}, take)
 			if errors.Is(err, io.EOF) || errors.Is(err, context.Canceled) {
 				return nil
 			}
-			return notRunning(err)
+			return i.notRunning(err)
 		},
 	}
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/netip"
 	"strings"
@@ -40,11 +41,15 @@ Example: ikepulse follow eth0 --every 30s`,
 			if c.Bool("json") {
 				tell = json.NewEncoder(e.stdout).Encode
 			}
-			return follow.Run(c.Context, follow.Options{
+			err := follow.Run(c.Context, follow.Options{
 				Names: gateway.NamesOf(c.String("instance")), Interfaces: gateway.RealNames(c.Args().Slice()), Report: c.Duration("every"),
 				XDP:  loader.Options{Instance: c.String("instance"), Capacity: c.Int("capacity"), Keepalive: c.String("keepalive")},
 				Tell: func(f follow.Fact) error { return tell(f) },
 			})
+			if errors.Is(err, loader.ErrNoBPFFS) {
+				err = fmt.Errorf("%w\n(that is for \"run\": what follow attaches is to outlive it)", err)
+			}
+			return err
 		},
 	}
 }

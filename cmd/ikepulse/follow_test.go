@@ -82,6 +82,9 @@ func TestFollowLive(t *testing.T) {
 	})
 	s.want(s.Gateway, 0, []string{"following\n", "g0 native", "keepalive: absorb", "0 SPIs of another daemon"}, "status")
 	s.want(s.Gateway, exitError, []string{"instance default is running already"}, "follow", "g0")
+	for _, line := range []string{"events", "probe *", "terminate *", "initiate office"} {
+		s.want(s.Gateway, exitError, []string{"what runs here is ikepulse follow"}, strings.Fields(line)...)
+	}
 	s.want(s.Gateway, 0, []string{"g0: attached already"}, "attach", "g0")
 	s.want(s.Gateway, exitError, []string{"only it knows which of its peers are behind a NAT"}, "attach", "g0", "--keepalive", "answer")
 	s.want(s.Gateway, 0, []string{"g0: detached\n", "ikepulse follow runs and keeps the maps"}, "detach", "g0")
@@ -98,6 +101,10 @@ func TestFollowLive(t *testing.T) {
 	}
 	s.want(s.Gateway, exitDegraded, []string{"not running\n", "0 SPIs that no daemon follows"}, "status")
 	s.want(s.Gateway, 0, []string{"g0: detached\n", "removed /sys/fs/bpf/ikepulse/default"}, "detach", "g0")
+	var refused lab.Transcript
+	if r := s.end(s.start(s.Gateway, &refused, noBPFFSHere, "follow", "g0"), &refused); r.code != exitError || !strings.Contains(r.out, "\n(that is for \"run\": what follow attaches is to outlive it)\n") {
+		t.Errorf("%+v", r)
+	}
 	s.want(s.Gateway, 0, nil, "attach", "g0")
 	s.want(s.Gateway, exitError, []string{"following another daemon is false, true is wanted", "detach it from g0 first"}, "follow", "g0")
 	s.want(s.Gateway, 0, nil, "detach", "g0")

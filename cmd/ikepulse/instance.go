@@ -28,11 +28,21 @@ func instanceOf(c *cli.Context) instance {
 }
 
 // notRunning gives its exit code to the end of a command that needs the daemon.
-func notRunning(err error) error {
-	if errors.Is(err, control.ErrNotRunning) {
-		return &codeError{exitDegraded, err}
+func (i instance) notRunning(err error) error {
+	if !errors.Is(err, control.ErrNotRunning) {
+		return err
 	}
-	return err
+	follows := false
+	if i.running { // and has no socket
+		_ = i.pins(func(loaded *loader.Instance) error { // without pins nothing follows
+			follows = loaded.Maps().Meta.Follow
+			return nil
+		})
+	}
+	if follows {
+		return errors.New("what runs here is ikepulse follow: the tunnels are another daemon's, which is to be asked")
+	}
+	return &codeError{exitDegraded, err}
 }
 
 // status asks the daemon or, without one, the pins.
