@@ -103,6 +103,8 @@ func meaning(err error) string {
 	denied := errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES)
 	missing := missingCapabilities()
 	switch {
+	case denied && inUserNamespace():
+		return "this process is root of a user namespace alone, which is too little for BPF: run it as the host's root"
 	case denied && len(missing) > 0:
 		return "this process lacks " + strings.Join(missing, " and ")
 	case errors.As(err, &refused) && !errors.Is(err, unix.EPERM): // the verifier says EACCES, too
@@ -118,6 +120,14 @@ func meaning(err error) string {
 		return "kernel lockdown: " + strings.TrimSpace(string(state))
 	}
 	return "refused by the kernel's security policy"
+}
+
+// inUserNamespace tells whether this process's rights are of another user
+// namespace than the first, and so end before BPF does.
+func inUserNamespace() bool {
+	const first = 0xEFFFFFFD // PROC_USER_INIT_INO
+	var ns unix.Stat_t
+	return unix.Stat("/proc/self/ns/user", &ns) == nil && ns.Ino != first
 }
 
 // missingCapabilities names what loading and attaching needs and this thread

@@ -40,7 +40,7 @@ func ProbeFentry() error {
 		Name: "ikepulse_probe", Type: ebpf.Tracing, AttachType: ebpf.AttachTraceFEntry, AttachTo: "vfs_read",
 		License: "Dual BSD/GPL", Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, 0), asm.Return()},
 	})
-	if errors.Is(err, unix.EPERM) && len(missingCapabilities()) == 0 {
+	if errors.Is(err, unix.EPERM) && len(missingCapabilities()) == 0 && !inUserNamespace() {
 		return errLockdown
 	}
 	if err != nil {

@@ -1,12 +1,15 @@
 package main
 
 import (
+	"os"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/vishvananda/netlink"
 
 	"github.com/ikepulse/ikepulse/loader"
+	"github.com/ikepulse/ikepulse/test/require"
 )
 
 // TestCheckHost: what check says of this host is so.
@@ -39,6 +42,21 @@ func TestCheckHost(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.want(s.Gateway, 0, []string{"it is a port of the bridge br0"}, "check", "--config", file)
+}
+
+// TestCheckInUserNamespace: in a container without root the kernel refuses
+// everything of BPF, and that is no lockdown.
+func TestCheckInUserNamespace(t *testing.T) {
+	require.Have(t, "root", "bpf")
+	writeConfig(t, goodConfig)
+	cmd := itself(t, "check", "--config", "ikepulse.yaml")
+	self := []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWUSER, UidMappings: self, GidMappings: self}
+	out, errs, err := ended(cmd)
+	if err != nil || strings.Contains(out, "lockdown") || strings.Contains(out, "security policy") ||
+		strings.Count(out, "run it as the host's root") < 2 {
+		t.Errorf("%v: said %s, printed %s", err, errs, out)
+	}
 }
 
 // enslave makes an interface a port of a new bridge.
