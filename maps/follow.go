@@ -20,8 +20,9 @@ var ErrNoSlots = errors.New("no slot is free: the capacity is used up")
 type Followed struct {
 	set   *Set
 	slots *Slots
-	taken map[followKey]taken
-	spare uint32 // a token that nothing was made of; 0: none
+	taken map[followKey]*taken
+	left  map[followKey]*taken // of the process before this one; nil from Settle on
+	spare uint32               // a token that nothing was made of; 0: none
 }
 
 // FollowedSA is what a packet finds its SA by.
@@ -48,26 +49,35 @@ type taken struct {
 	tuple Tuple
 }
 
-// Follow returns the view that follows, with nothing in it: what another
-// process left in the maps is forgotten. random never fails.
+// Follow returns the view that follows. What another process that followed left
+// in the maps stays, with its stamps, until Settle. random never fails.
 func (s *Set) Follow(random io.Reader) (*Followed, error) {
 	if !s.Meta.Follow {
 		return nil, errors.New("the maps are not loaded for SPIs of another daemon")
 	}
-	if err := s.Reset(); err != nil {
+	f := &Followed{
+		set: s, slots: NewSlots(s.Meta.Capacity, 0, 1, random), taken: make(map[followKey]*taken),
+	}
+	whole, err := f.adopt()
+	if err == nil && !whole {
+		err = s.Reset()
+	}
+	if err != nil {
 		return nil, err
 	}
-	return &Followed{
-		set: s, slots: NewSlots(s.Meta.Capacity, 0, 1, random), taken: make(map[followKey]taken),
-	}, nil
+	return f, nil
 }
 
 // Track makes an inbound SA known to XDP: rich, peers, hot, and last the way
-// to them. After an error nothing of it is left.
+// to them. One that was left is known already. After an error nothing of it is
+// left.
 func (f *Followed) Track(sa FollowedSA, local, peer netip.AddrPort) (slot uint32, err error) {
 	key, tuple := sa.key(), Tuple{local, peer}
 	if _, known := f.taken[key]; known {
 		return 0, fmt.Errorf("tracking %s: it is tracked already", sa)
+	}
+	if t, there := f.left[key]; there {
+		return f.retake(sa, t, tuple)
 	}
 	token, ok := f.alloc()
 	if !ok {
@@ -96,8 +106,21 @@ func (f *Followed) Track(sa FollowedSA, local, peer netip.AddrPort) (slot uint32
 		f.spare = token
 		return 0, fmt.Errorf("tracking %s: %w", sa, orFull(err))
 	}
-	f.taken[key] = taken{token, tuple}
+	f.taken[key] = &taken{token, tuple}
 	return slot, nil
+}
+
+// retake goes on with one that was left, wherever it is now.
+func (f *Followed) retake(sa FollowedSA, t *taken, tuple Tuple) (slot uint32, err error) {
+	delete(f.left, sa.key())
+	f.taken[sa.key()] = t
+	if t.tuple.key() == tuple.key() {
+		return SlotOf(t.token), nil
+	}
+	if err := f.Move(sa, tuple.Local, tuple.Peer); err != nil {
+		return 0, errors.Join(err, f.Untrack(sa))
+	}
+	return SlotOf(t.token), nil
 }
 
 func (f *Followed) alloc() (token uint32, ok bool) {
@@ -156,7 +179,7 @@ func (f *Followed) Move(sa FollowedSA, local, peer netip.AddrPort) error {
 	if err != nil {
 		return fmt.Errorf("moving %s: %w", sa, err)
 	}
-	f.taken[key] = taken{t.token, to}
+	t.tuple = to
 	return nil
 }
 

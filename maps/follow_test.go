@@ -163,23 +163,3 @@ func TestFollowFaults(t *testing.T) {
 		}
 	})
 }
-
-// Who begins to follow begins with nothing: what the one before him left is
-// forgotten, and maps for SPIs of our own are refused.
-func TestFollowBegins(t *testing.T) {
-	s, f := loadFollowed(t, nil)
-	if _, err := f.Track(foreign, here, there); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := s.Follow(rand.Reader); err != nil {
-		t.Fatal(err)
-	}
-	s.wantNothing(t)
-	if left := s.ways(t); len(left) > 0 {
-		t.Errorf("ways are left: %v", left)
-	}
-	s.Meta.Follow = false
-	if _, err := s.Follow(rand.Reader); err == nil {
-		t.Error("followed in maps for our own SPIs")
-	}
-}

@@ -69,12 +69,18 @@ func (n *near) vacancy(t Tuple) (place uint32) {
 // keepalive meets no entry or all of it.
 func (n *near) install(place uint32, t Tuple, flags uint32) {
 	at := int(place-1) * wordsPerNear
-	local, peer := t.Local.Addr().Unmap().As4(), t.Peer.Addr().Unmap().As4()
+	addresses, ports := nearWords(t)
 	n.words.store(at+2, 0)
 	n.words.store(at+3, 0)
-	n.words.store(at, uint64(binary.NativeEndian.Uint32(local[:]))<<32|uint64(binary.NativeEndian.Uint32(peer[:])))
-	ports := uint64(t.Local.Port())<<16 | uint64(t.Peer.Port())
+	n.words.store(at, addresses)
 	n.words.store(at+1, n.spilled(at+1)|uint64(flags)<<flagsShift|ports)
+}
+
+// nearWords are a tuple as an entry has it: word 0, and the low half of word 1.
+func nearWords(t Tuple) (addresses, ports uint64) {
+	local, peer := t.Local.Addr().Unmap().As4(), t.Peer.Addr().Unmap().As4()
+	return uint64(binary.NativeEndian.Uint32(local[:]))<<32 | uint64(binary.NativeEndian.Uint32(peer[:])),
+		uint64(t.Local.Port())<<16 | uint64(t.Peer.Port())
 }
 
 func (n *near) remove(place uint32) {

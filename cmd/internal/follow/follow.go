@@ -101,7 +101,7 @@ func newFollower(i *loader.Instance, o Options) (f *follower, err error) {
 }
 
 func newStates(set *maps.Set, followed *maps.Followed, tell func(Fact) error) *states {
-	return &states{set: set, followed: followed, all: make(map[xfrm.Key]*state), tell: tell}
+	return &states{set: set, followed: followed, all: make(map[xfrm.Key]*state), tell: tell, began: set.Clock.Now()}
 }
 
 func noXFRM(err error) error {

@@ -15,6 +15,7 @@ import (
 	"github.com/ikepulse/ikepulse/bpf"
 	"github.com/ikepulse/ikepulse/ike/xfrm"
 	"github.com/ikepulse/ikepulse/loader"
+	"github.com/ikepulse/ikepulse/maps"
 	"github.com/ikepulse/ikepulse/test/lab"
 	"github.com/ikepulse/ikepulse/test/require"
 )
@@ -81,11 +82,7 @@ func newStage(t *testing.T, capacity int) *stage {
 		}
 	})
 	g := &stage{T: t, kernel: map[xfrm.Key]xfrm.Counters{}}
-	followed, err := i.Maps().Follow(rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	g.states = newStates(i.Maps(), followed, g.told)
+	g.follows(i.Maps())
 	if g.program, err = ebpf.LoadPinnedProgram(i.Dir()+"/"+bpf.ProgXDP, nil); err != nil {
 		t.Fatal(err)
 	}
@@ -94,6 +91,16 @@ func newStage(t *testing.T, capacity int) *stage {
 	g.takes(xfrm.Batch{Synced: true})
 	g.want("following 0")
 	return g
+}
+
+// follows begins to, as a process does.
+func (g *stage) follows(set *maps.Set) {
+	g.Helper()
+	followed, err := set.Follow(rand.Reader)
+	if err != nil {
+		g.Fatal(err)
+	}
+	g.states = newStates(set, followed, g.told)
 }
 
 // told keeps a fact as a line.

@@ -31,12 +31,13 @@ type proof struct {
 // which others have come and still none counts is no coincidence.
 const strikesForAlarm = 2
 
-// begin takes the counters of an SA that is met for the first time. What they
-// have counted so far happened at used at the earliest known; 0: never.
-func (p *proof) begin(now int64, c xfrm.Counters, used int64) {
-	*p = proof{looked: now, counters: c}
+// begin takes the counters of an SA that is met for the first time, as they were
+// at looked or later. What they have counted so far happened at used at the
+// earliest known; 0: never.
+func (p *proof) begin(looked int64, seen uint32, c xfrm.Counters, used int64) {
+	*p = proof{looked: looked, seen: seen, counters: c}
 	if c.Packets > 0 {
-		p.auth = min(used, now)
+		p.auth = min(used, looked)
 	}
 }
 

@@ -58,7 +58,7 @@ func TestProof(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			var p proof
-			p.begin(100, tt.begin, tt.used)
+			p.begin(100, 0, tt.begin, tt.used)
 			if p.auth != tt.auth {
 				t.Errorf("authenticated at %d, want %d", p.auth, tt.auth)
 			}

@@ -20,6 +20,7 @@ type states struct {
 	all      map[xfrm.Key]*state
 	tell     func(Fact) error
 	resyncs  int
+	began    int64 // CLOCK_BOOTTIME, before the first dump
 	synced   bool
 }
 
@@ -57,6 +58,9 @@ func (s *states) take(b xfrm.Batch) error {
 		return s.tell(Fact{Event: EventResync, Lost: b.Lost})
 	}
 	s.synced = true
+	if err := s.followed.Settle(); err != nil {
+		return err
+	}
 	return s.tell(Fact{Event: EventFollowing, Summary: s.summary()})
 }
 
@@ -97,15 +101,28 @@ func (s *states) place(st *state) error {
 		return s.refuse(st, err)
 	}
 	st.slot, st.tracked, st.refused = slot, true, nil
-	now := s.set.Clock.Now()
-	st.proof.begin(now, st.Counters, used(st.Counters, now))
-	if st.proves() && st.proof.auth > 0 {
-		s.followed.Stamp(slot, st.SPI, st.proof.auth)
-	}
+	s.begin(st)
 	if !s.synced {
 		return nil // there may be a million of them: their number says it
 	}
 	return s.tell(s.about(EventAdded, st))
+}
+
+// begin takes what the kernel has counted of an SA, and what was seen of it and
+// proved before this process.
+func (s *states) begin(st *state) {
+	now := s.set.Clock.Now()
+	seen, _, _ := s.set.Hot.ReadAt(st.slot, st.SPI)
+	_, before := s.set.EvidenceAt(st.slot, st.SPI)
+	looked := now
+	if !s.synced {
+		looked = s.began // what came since then may be in no counter of the dump
+	}
+	st.proof.begin(looked, seen, st.Counters, used(st.Counters, now))
+	if st.proves() && st.proof.auth > before {
+		s.followed.Stamp(st.slot, st.SPI, st.proof.auth)
+	}
+	st.proof.auth = max(st.proof.auth, before)
 }
 
 func (s *states) refuse(st *state, err error) error {

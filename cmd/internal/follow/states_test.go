@@ -70,6 +70,48 @@ func TestDirection(t *testing.T) {
 	g.want("sa_added 00000400 203.0.113.9:61201")
 }
 
+// After kill -9 the next process goes on: packets and keepalives are known all
+// the while, no stamp is lost or older than it was, and what went meanwhile goes.
+func TestRestart(t *testing.T) {
+	g := newStage(t, 16)
+	in := inbound(0xc1234567)
+	gone := with(inbound(0xc7654321), func(s *xfrm.SA) { s.SrcPort = rebound.Port() })
+	g.changes(xfrm.Added, in, gone)
+	g.arrives(natted, bpf.ReasonKeepaliveAbsorbed, keepalive)
+	g.arrives(natted, bpf.ReasonESPUDPKnown, esp(in.SPI)...)
+	g.kernel[in.Key] = xfrm.Counters{Packets: 1, LastUsed: time.Now()}
+	g.looks()
+	slot := g.all[in.Key].slot
+	seen, auth := g.set.EvidenceAt(slot, in.SPI)
+	if seen == 0 || auth == 0 {
+		t.Fatalf("seen at %d, authenticated at %d", seen, auth)
+	}
+	g.want("sa_added c1234567 203.0.113.9:61201", "sa_added c7654321 203.0.113.9:24884")
+
+	g.follows(g.set)
+	g.ours(us)
+	g.arrives(natted, bpf.ReasonKeepaliveAbsorbed, keepalive)
+	g.arrives(natted, bpf.ReasonESPUDPKnown, esp(in.SPI)...)
+	// A kernel before 6.2 does not say when an SA was used last.
+	used := with(in, func(s *xfrm.SA) { s.Packets, s.FirstUsed = 1, time.Now().Add(-time.Hour) })
+	g.takes(xfrm.Batch{Changes: []xfrm.Change{{Kind: xfrm.Added, SA: used}}, Synced: true})
+	g.want("following 1")
+	nowSeen, nowAuth := g.set.EvidenceAt(slot, in.SPI)
+	if st := g.all[in.Key]; st.slot != slot || nowSeen < seen || nowAuth < auth || st.proof.auth < auth {
+		t.Errorf("slot %d, seen at %d, authenticated at %d or %d; before: %d, %d, %d", st.slot, nowSeen, nowAuth, st.proof.auth, slot, seen, auth)
+	}
+	g.arrives(rebound, bpf.ReasonStrangerDropped, keepalive)
+	g.arrives(rebound, bpf.ReasonESPUDPUnknown, esp(gone.SPI)...)
+	peer, _, err := g.set.Peers.Get(maps.Tuple{Local: in.Local(), Peer: in.Peer()})
+	if err != nil || peer.Keepalives != 2 || peer.Owners != 1 {
+		t.Errorf("%+v, %v", peer, err)
+	}
+	g.looks() // what was seen before is no packet of this look
+	if st := g.all[in.Key]; st.proof.strikes != 0 {
+		t.Errorf("%d looks saw packets without proof, of none", st.proof.strikes)
+	}
+}
+
 // Packets that XDP sees and the kernel does not authenticate raise an alarm,
 // which ends with the first that it does. Proof is stamped where all read it.
 func TestAlarm(t *testing.T) {
