@@ -152,7 +152,6 @@ func TestFailedStart(t *testing.T) {
 	s.write("anna.psk", psk)
 	for what, c := range map[string]struct{ from, to, says string }{
 		"an address of somebody else": {"198.51.100.1", "198.51.100.9", "no interface here carries 198.51.100.9"},
-		"an interface that is not":    {"addresses: [198.51.100.1]", "addresses: [198.51.100.1], interfaces: [g0, g7]", "g7: no such interface in this network namespace"},
 		"a foreign control socket":    {"shards: 2", "control: {socket: /proc/nowhere/x.sock}", "control socket: "},
 		"an unknown group":            {"shards: 2", "control: {group: no-such-group}", "no-such-group"},
 	} {

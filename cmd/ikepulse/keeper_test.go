@@ -122,6 +122,25 @@ func TestInterfacesComeAndGo(t *testing.T) {
 	s.want(s.Gateway, 0, []string{"g1: detached", "removed"}, "detach", "--all")
 }
 
+// TestInterfaceToCome: one that is not there when the daemon starts keeps nobody
+// from his tunnel, and has XDP when it comes.
+func TestInterfaceToCome(t *testing.T) {
+	s := newSite(t)
+	gw := s.run(s.Gateway, "--config", s.write("gateway.yaml", strings.Replace(gatewayConfig,
+		"addresses: [198.51.100.1]", "addresses: [198.51.100.1], interfaces: [g0, g7]", 1)))
+	s.want(s.Gateway, exitDegraded, []string{"problem    XDP is not on g7: attaching to g7: no such interface in this network namespace", "xdp        g0 native"}, "status")
+	s.laid("g7")
+	s.awaitOn("g7")
+	s.await("it is well", func() error {
+		if st, code := s.status(s.Gateway); code != 0 {
+			return fmt.Errorf("exit code %d: %q", code, st.Problems)
+		}
+		return nil
+	})
+	s.stop(gw)
+	s.want(s.Gateway, 0, []string{"g0: detached", "g7: detached", "removed"}, "detach", "--all")
+}
+
 // TestForeignProgramAndDaemon: a daemon starts beside somebody's program, says
 // so, and takes the interface when it is free.
 func TestForeignProgramAndDaemon(t *testing.T) {

@@ -103,9 +103,14 @@ func (d *daemon) close() error {
 	return errors.Join(errs...)
 }
 
-// findInterfaces says where XDP goes before anything is changed.
+// findInterfaces says where XDP goes before anything is changed. One that is
+// named need not be there yet: the keeper waits for it.
 func (d *daemon) findInterfaces(context.Context) (err error) {
-	d.interfaces, err = Interfaces(d.Config)
+	if named := d.Config.Listen.Interfaces; len(named) > 0 {
+		d.interfaces = RealNames(named)
+		return nil
+	}
+	d.interfaces, err = Carriers(d.Config.Listen.Addresses)
 	return err
 }
 
