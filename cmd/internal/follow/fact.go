@@ -62,6 +62,7 @@ const (
 	AlarmUnauthenticated = "unauthenticated"
 	AlarmMoved           = "moved"
 	AlarmUntracked       = "untracked"
+	AlarmUnseen          = "unseen"
 )
 
 // Summary is the sum of a report.

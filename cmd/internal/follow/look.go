@@ -80,10 +80,16 @@ func (s *states) due() (due []*state, seen []uint32) {
 // has come back. The kernel may leave seconds between two notices.
 const heardFor = int64(time.Minute)
 
+// staleTicks is for how long XDP may have seen nothing of a packet that the kernel
+// counts now: it rounds down to ticks, and is read before.
+const staleTicks = 4
+
 func (s *states) judge(st *state, now int64, seen uint32, c xfrm.Counters) error {
 	auth, alarmed := st.proof.auth, st.alarm() != ""
 	st.Counters = c
-	st.proof.look(now, seen, c, used(c, now))
+	// A packet from this host comes by no interface that XDP could be on.
+	stale := now-s.set.Clock.BootAt(seen, now) > staleTicks*int64(s.set.Clock.Tick()) && !s.locals[st.Peer().Addr()]
+	st.proof.look(now, seen, stale, c, used(c, now))
 	if st.proof.auth > auth {
 		s.followed.Stamp(st.slot, st.SPI, st.proof.auth)
 	}

@@ -63,11 +63,39 @@ func TestProof(t *testing.T) {
 				t.Errorf("authenticated at %d, want %d", p.auth, tt.auth)
 			}
 			for i, s := range tt.steps {
-				p.look(s.now, s.seen, s.c, s.used)
+				p.look(s.now, s.seen, false, s.c, s.used)
 				if p.auth != s.auth || p.why != s.why {
 					t.Errorf("look %d: authenticated at %d, alarm %q; want %d, %q", i, p.auth, p.why, s.auth, s.why)
 				}
 			}
 		})
+	}
+}
+
+// TestUnseen: XDP is blind for an SA whose packets the kernel counts again and
+// again, long after it saw the last; one that it sees, or that was seen lately,
+// ends it.
+func TestUnseen(t *testing.T) {
+	type look struct {
+		seen   uint32
+		stale  bool
+		n      uint64 // packets
+		unseen bool
+	}
+	for name, looks := range map[string][]look{
+		"never seen":           {{0, true, 1, false}, {0, true, 2, false}, {0, true, 3, true}, {0, true, 3, true}},
+		"no longer seen":       {{5, false, 1, false}, {5, true, 2, false}, {5, true, 3, false}, {5, true, 4, true}},
+		"seen lately":          {{5, false, 1, false}, {5, false, 2, false}, {5, false, 3, false}, {5, false, 4, false}},
+		"silent":               {{0, true, 1, false}, {0, true, 1, false}, {0, true, 1, false}, {0, true, 1, false}},
+		"seen again":           {{0, true, 1, false}, {0, true, 2, false}, {0, true, 3, true}, {6, false, 4, false}, {6, true, 5, false}},
+		"one that was held up": {{5, true, 1, false}, {5, true, 2, false}, {6, false, 2, false}, {6, true, 3, false}},
+	} {
+		var p proof
+		p.begin(100, 0, packets(0), 0)
+		for i, l := range looks {
+			if p.look(int64(200+100*i), l.seen, l.stale, packets(l.n), 0); p.unseenAll() != l.unseen {
+				t.Errorf("%s, look %d: unseen %v", name, i, p.unseenAll())
+			}
+		}
 	}
 }

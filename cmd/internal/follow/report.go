@@ -71,7 +71,7 @@ func (s *states) about(event string, st *state) Fact {
 	now := s.set.Clock.Now()
 	sa := &SA{
 		InSPI: st.spi(), Protocol: protocol(st.Proto), Local: st.Local(), Remote: st.Peer(), Reqid: st.Reqid,
-		Alarm: st.alarm(), Why: st.proof.why,
+		Alarm: st.alarm(), Why: st.why(),
 	}
 	if !st.Added.IsZero() {
 		up := max(time.Since(st.Added), 0).Milliseconds()
@@ -106,10 +106,19 @@ func (s *state) alarm() string {
 		return AlarmUntracked
 	case s.proof.why != "":
 		return AlarmUnauthenticated
+	case s.proof.unseenAll():
+		return AlarmUnseen
 	case s.heard.IsValid():
 		return AlarmMoved
 	}
 	return ""
+}
+
+func (s *state) why() string {
+	if s.proof.why == "" && s.proof.unseenAll() {
+		return whyUnseen
+	}
+	return s.proof.why
 }
 
 func (s *states) summary() *Summary {

@@ -151,6 +151,26 @@ func TestAlarm(t *testing.T) {
 	}
 }
 
+// TestBlind: where the kernel authenticates what XDP does not see, an alarm says
+// so until XDP sees it; a peer on this host comes by no interface.
+func TestBlind(t *testing.T) {
+	g := newStage(t, 16)
+	in := inbound(0xc1234567)
+	here := with(inbound(0x200), func(s *xfrm.SA) { s.Src = us })
+	g.changes(xfrm.Added, in, here)
+	g.want("sa_added c1234567 203.0.113.9:61201", "sa_added 00000200 198.51.100.1:61201")
+	for n := range uint64(3) {
+		g.want()
+		c := xfrm.Counters{Packets: n + 1, LastUsed: time.Now()}
+		g.kernel[in.Key], g.kernel[here.Key] = c, c
+		g.looks()
+	}
+	g.want("alarm c1234567 203.0.113.9:61201 !unseen: " + whyUnseen)
+	g.arrives(natted, bpf.ReasonESPUDPKnown, esp(in.SPI)...)
+	g.looks()
+	g.want("alarm_over c1234567 203.0.113.9:61201")
+}
+
 // With replay window 0 the kernel counts replayed packets as good ones: what it
 // says is no proof, and its silence no alarm.
 func TestNoReplayWindow(t *testing.T) {
