@@ -122,16 +122,19 @@ func TestFollowKeepsXDP(t *testing.T) {
 	s.deleted("g1")
 	s.awaitSaid(&out, "xdp off          g1  the interface is gone")
 	s.want(s.Gateway, exitDegraded, []string{"degraded\n", "problem    XDP is not on g1: the interface is gone"}, "status")
+	told := func(times int) {
+		t.Helper()
+		s.await("each attachment is told", func() error {
+			if strings.Count(out.String(), "xdp on           g1 native\n") != times {
+				return errors.New(out.String())
+			}
+			return nil
+		})
+	}
 	s.laid("g1")
-	s.awaitOn("g1")
+	told(2) // and so the new link is pinned
 	forcedOff(t, "g1")
-	s.awaitOn("g1")
-	s.await("each attachment is told", func() error {
-		if strings.Count(out.String(), "xdp on           g1 native\n") != 3 {
-			return errors.New(out.String())
-		}
-		return nil
-	})
+	told(3)
 	if now := s.onInterface("g1"); now != first {
 		t.Errorf("program %d is on it, not %d", now, first)
 	}
