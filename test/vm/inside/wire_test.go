@@ -31,6 +31,8 @@ const (
 	virtio
 )
 
+const usualMTU = 1500
+
 // Both ends' addresses, wherever they are.
 var (
 	ours  = netip.MustParseAddrPort("198.51.100.1:4500")
@@ -99,10 +101,11 @@ func (w *wire) cards(number int) {
 			if err != nil {
 				return err
 			}
-			return errors.Join(netlink.LinkSetDown(card), netlink.LinkSetName(card, name))
+			// Whatever a test before this has left.
+			return errors.Join(netlink.LinkSetDown(card), netlink.LinkSetMTU(card, usualMTU), netlink.LinkSetName(card, name))
 		}))
 		w.up(ns, name)
-		if number == vmxnet3 { // whatever a test before this has left
+		if number == vmxnet3 {
 			w.offload(ns, name, ethtool.StripsTags, true)
 			w.offload(ns, name, "tx-vlan-hw-insert", true)
 		}
