@@ -18,7 +18,6 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"path/filepath"
 )
 
 // Where Debian puts what a guest is made of.
@@ -37,10 +36,12 @@ var tools = []struct{ path, pkg string }{
 	{"modprobe", "kmod"},
 	{"apt-get", "apt"},
 	{"dpkg", "dpkg"},
+	{"certutil", "libnss3-tools"},
 }
 
 // Available says what is missing for running every kernel: root, a program, or
-// a kernel that is neither in the cache nor among the packages that apt knows.
+// a kernel or libreswan that is neither in the cache nor among the packages that
+// apt knows.
 func Available() error {
 	if os.Geteuid() != 0 {
 		return errors.New("sharing the file system with a guest needs root")
@@ -55,15 +56,5 @@ func Available() error {
 			return fmt.Errorf("kernel %s: %w", series, err)
 		}
 	}
-	return nil
-}
-
-// cacheDir is where kernels are kept: IKEPULSE_VM_CACHE, or a folder of the
-// user's cache.
-func cacheDir() (string, error) {
-	if dir := os.Getenv("IKEPULSE_VM_CACHE"); dir != "" {
-		return filepath.Abs(dir)
-	}
-	dir, err := os.UserCacheDir()
-	return filepath.Join(dir, "ikepulse", "vm"), err
+	return libreswanFetchable()
 }

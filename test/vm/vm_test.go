@@ -42,6 +42,16 @@ func TestDependency(t *testing.T) {
 	}
 }
 
+func TestPackageVersion(t *testing.T) {
+	version, err := packageVersion("Package: libreswan\nVersion: 4.10-2+deb12u1\nDepends: libnss3 (>= 2:3.38)\n")
+	if want := "4.10-2+deb12u1"; version != want || err != nil {
+		t.Errorf("%q, %v, want %q", version, err, want)
+	}
+	if version, err := packageVersion("Package: libreswan\n"); err == nil {
+		t.Errorf("took %q for a version", version)
+	}
+}
+
 func TestLoadOrder(t *testing.T) {
 	got, err := loadOrder("builtin fuse\ninsmod /m/virtio_ring.ko \ninsmod /m/virtio.ko \ninsmod /m/virtio_ring.ko \n")
 	if want := []string{"/m/virtio_ring.ko", "/m/virtio.ko"}; !slices.Equal(got, want) || err != nil {
