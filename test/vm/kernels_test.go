@@ -46,11 +46,15 @@ func TestKernels(t *testing.T) {
 	all := build(t)
 	product := filepath.Join(t.TempDir(), "ikepulse")
 	goTool(t, "../..", "build", "-o", product, "./cmd/ikepulse")
+	libreswan, err := vm.Libreswan(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
 	onKernels(t, func(t *testing.T, k *vm.Kernel) {
 		shared := t.TempDir()
 		runGuest(t, k, vm.Guest{
 			Command: []string{"sh", "-c", script(t, all)},
-			Env:     append(environment("root", "bpf", "netns", "tun", "strongswan"), "IKEPULSE_PRODUCT="+product),
+			Env:     append(environment("root", "bpf", "netns", "tun", "strongswan"), "IKEPULSE_PRODUCT="+product, "IKEPULSE_LIBRESWAN="+libreswan),
 			Shared:  shared,
 			// What ESP needs comes by itself, but not before the first handshake times out.
 			Modules: []string{"tun", "veth", "xfrm_user", "esp4", "gcm", "ghash_generic", "seqiv", "aesni_intel", "cryptd", "vmxnet3", "virtio_net"},

@@ -69,7 +69,8 @@ const kernelESP = `	load = random nonce openssl pem pkcs1 pkcs8 x509 pubkey gmp 
 
 var inner = netip.MustParseAddr("10.99.0.1")
 
-// site is strongSwan at both ends of a NAT, each with the kernel's ESP.
+// site is a daemon at each end of a NAT, each with the kernel's ESP. gateway is
+// nil where it is not strongSwan.
 type site struct {
 	*testing.T
 	*lab.Standard
@@ -78,12 +79,25 @@ type site struct {
 	facts           *listener
 }
 
+// newSite is strongSwan at both ends.
 func newSite(t *testing.T) *site {
+	t.Helper()
+	v := newNetwork(t)
+	v.gateway = v.start(v.Gateway, "", fmt.Sprintf(swanctl, "", "gw.example", "client.example", inner.String()+"/32", lab.ClientAddr(0).String()+"/32"))
+	v.startClient()
+	return v
+}
+
+// newNetwork is a site without daemons.
+func newNetwork(t *testing.T) *site {
 	t.Helper()
 	l := lab.New()
 	t.Cleanup(func() {
 		if err := l.Close(); err != nil {
 			t.Error(err)
+		}
+		if t.Failed() {
+			_ = os.RemoveAll("/sys/fs/bpf/ikepulse") // or the next test fails with this one
 		}
 	})
 	s, err := l.Standard(1)
@@ -93,12 +107,14 @@ func newSite(t *testing.T) *site {
 	if err := s.Gateway.Address("lo", netip.PrefixFrom(inner, 32)); err != nil {
 		t.Fatal(err)
 	}
-	v := &site{T: t, Standard: s}
-	own, client := inner.String()+"/32", lab.ClientAddr(0).String()+"/32"
-	v.gateway = v.start(s.Gateway, "", fmt.Sprintf(swanctl, "", "gw.example", "client.example", own, client))
-	v.client = v.start(s.Clients[0], "	keep_alive = 2s\n",
-		fmt.Sprintf(swanctl, "remote_addrs = "+lab.GatewayAddr.String(), "client.example", "gw.example", client, own))
-	return v
+	return &site{T: t, Standard: s}
+}
+
+// startClient starts strongSwan behind the NAT.
+func (v *site) startClient() {
+	v.Helper()
+	v.client = v.start(v.Clients[0], "	keep_alive = 2s\n",
+		fmt.Sprintf(swanctl, "remote_addrs = "+lab.GatewayAddr.String(), "client.example", "gw.example", lab.ClientAddr(0).String()+"/32", inner.String()+"/32"))
 }
 
 func (v *site) start(n *lab.Namespace, settings, conf string) *charon.Daemon {
@@ -117,6 +133,14 @@ func (v *site) start(n *lab.Namespace, settings, conf string) *charon.Daemon {
 	})
 	return d
 }
+
+// rekey and terminate are the client's doing.
+func (v *site) rekey() error {
+	_, err := v.client.Swanctl("--rekey", "--child", "c")
+	return err
+}
+
+func (v *site) terminate() error { return v.client.Terminate("c") }
 
 func (v *site) run(args ...string) {
 	v.Helper()
@@ -268,14 +292,20 @@ func TestFollow(t *testing.T) {
 	learned(v, spi, before[0].Encap.SrcPort)
 	keepalivesAbsorbed(v, spi)
 	idleTimes(v, spi)
-	next := rekeyed(v, spi)
+	next := rekeyed(v, spi, v.rekey)
 	next = reboundPeer(v, next)
 	forged(v, next)
 	noWindow(v)
-	ended(v)
+	ended(v, v.terminate)
+	v.tellFacts()
+}
+
+// tellFacts leaves in the test's log what follow told, but the reports.
+func (v *site) tellFacts() {
+	v.Helper()
 	for line := range strings.Lines(v.facts.out.String()) {
 		if !strings.Contains(line, `"event":"sa"`) && !strings.Contains(line, `"event":"summary"`) {
-			t.Log(strings.TrimSpace(line))
+			v.Log(strings.TrimSpace(line))
 		}
 	}
 }
@@ -344,21 +374,22 @@ func idleTimes(v *site, spi string) {
 
 // rekeyed: a new SPI is learned from the kernel's events, the old one is gone
 // when its daemon removes it, and pings go on being known.
-func rekeyed(v *site, old string) (next string) {
+func rekeyed(v *site, old string, rekey func() error) (next string) {
 	v.Helper()
 	v.facts.skip()
-	if _, err := v.client.Swanctl("--rekey", "--child", "c"); err != nil {
+	if err := rekey(); err != nil {
 		v.Fatal(err)
 	}
 	added := v.facts.event("sa_added", "")
-	v.pings(5)
+	v.pings(5) // by which SPI is the client's choice
 	v.facts.event("sa_removed", old)
+	v.pings(3)
 	states := v.inbound()
 	if len(states) != 1 || hex(states[0].Spi) != added.InSPI || added.InSPI == old {
 		v.Errorf("added %s after %s, the kernel has %v", added.InSPI, old, spis(states))
 	}
-	row := v.facts.event("sa", added.InSPI)
-	if row.IdleMS == nil || row.Alarm != "" {
+	row := v.facts.next("proof of the new SA", func(f fact) bool { return f.Event == "sa" && f.InSPI == added.InSPI && f.ProofMS != nil })
+	if row.IdleMS == nil || row.Proof != "esp" || row.Alarm != "" {
 		v.Errorf("%+v", row)
 	}
 	if sum := v.facts.event("summary", ""); sum.SAs != 1 || sum.ESPUnknown != 0 {
@@ -441,27 +472,48 @@ func noWindow(v *site) {
 
 // ended: with the tunnel its SAs go; with follow nothing but itself, and
 // detach leaves nothing.
-func ended(v *site) {
+func ended(v *site, terminate func() error) {
 	v.Helper()
 	v.facts.skip()
-	if err := v.client.Terminate("c"); err != nil {
+	if err := terminate(); err != nil {
 		v.Fatal(err)
 	}
 	v.facts.event("sa_removed", "")
 	if sum := v.facts.event("summary", ""); sum.SAs != 0 || sum.Strangers > 2 {
 		v.Errorf("%+v", sum)
 	}
+	if left := v.sas(); len(left) > 0 {
+		v.Errorf("the maps still have %+v", left)
+	}
 	if err := errors.Join(v.follow.Signal(syscall.SIGTERM), v.follow.Wait()); err != nil {
 		v.Errorf("follow ended with %v\n%s", err, v.facts.out)
 	}
 	v.attached(1)
-	if out, err := exec.Command("nsenter", "--net="+v.Gateway.NetnsPath(), product, "detach", "--all").CombinedOutput(); err != nil {
-		v.Errorf("detach: %v\n%s", err, out)
-	}
+	v.command("detach", "--all")
 	v.attached(0)
 	if left, err := os.ReadDir("/sys/fs/bpf"); err != nil || slices.ContainsFunc(left, func(e os.DirEntry) bool { return e.Name() == "ikepulse" }) {
 		v.Errorf("left: %v, %v", left, err)
 	}
+}
+
+// command runs the product in the gateway until it ends, and returns its output.
+func (v *site) command(args ...string) []byte {
+	v.Helper()
+	out, err := exec.Command("nsenter", append([]string{"--net=" + v.Gateway.NetnsPath(), product}, args...)...).CombinedOutput()
+	if err != nil {
+		v.Errorf("%s: %v\n%s", args[0], err, out)
+	}
+	return out
+}
+
+// sas is what the command of that name shows.
+func (v *site) sas() (rows []fact) {
+	v.Helper()
+	out := v.command("sas", "--json")
+	if err := json.Unmarshal(out, &rows); err != nil {
+		v.Errorf("%v: %s", err, out)
+	}
+	return rows
 }
 
 // attached wants so many programs on the gateway's link.
