@@ -3,7 +3,6 @@ package loader
 import (
 	"errors"
 	"fmt"
-	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -366,12 +365,7 @@ func TestInterfaceMovesAway(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ns, err := os.Open(other.NetnsPath())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ns.Close()
-	if err := netlink.LinkSetNsFd(dev, int(ns.Fd())); err != nil {
+	if err := moveTo(other, dev); err != nil {
 		t.Fatal(err)
 	}
 	if a := only(t, i); !a.Gone || a.Note == "" {
@@ -443,11 +437,6 @@ func movedAway(t *testing.T, dev netlink.Link) (other *lab.Namespace, number int
 	if err != nil {
 		t.Fatal(err)
 	}
-	ns, err := os.Open(other.NetnsPath())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ns.Close()
 	err = other.Do(func() error {
 		if _, err := numbered(dev.Attrs().Index); err != nil {
 			return fmt.Errorf("taking the number %d: %w", dev.Attrs().Index, err)
@@ -455,7 +444,7 @@ func movedAway(t *testing.T, dev netlink.Link) (other *lab.Namespace, number int
 		return nil
 	})
 	if err == nil {
-		err = netlink.LinkSetNsFd(dev, int(ns.Fd()))
+		err = moveTo(other, dev)
 	}
 	if err == nil {
 		err = other.Do(func() error {

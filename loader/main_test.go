@@ -228,6 +228,16 @@ func remove(t *testing.T, i *Instance) {
 	}
 }
 
+// moveTo moves an interface of this network namespace to another.
+func moveTo(other *lab.Namespace, dev netlink.Link) error {
+	ns, err := os.Open(other.NetnsPath())
+	if err != nil {
+		return err
+	}
+	defer ns.Close()
+	return netlink.LinkSetNsFd(dev, int(ns.Fd()))
+}
+
 // veth makes a pair of interfaces, of which the first is for the test.
 func veth(t *testing.T, name string, mtu int) netlink.Link {
 	t.Helper()

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -37,14 +36,9 @@ func keepalives(t *testing.T, l *lab.Lab, ifname string, from, to netip.AddrPort
 	if err != nil {
 		t.Fatal(err)
 	}
-	ns, err := os.Open(other.NetnsPath())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ns.Close()
 	peer, err := netlink.LinkByName("p" + ifname[1:])
 	if err == nil {
-		err = errors.Join(netlink.LinkSetNsFd(peer, int(ns.Fd())), netlink.LinkSetUp(dev),
+		err = errors.Join(moveTo(other, peer), netlink.LinkSetUp(dev),
 			netlink.AddrAdd(dev, wide(to.Addr())))
 	}
 	if err != nil {

@@ -10,8 +10,8 @@ import (
 // Reattach puts the program back on every interface that has lost it and is
 // there: one that was deleted and came back, or that somebody took the program
 // off by force. One that was moved to another network namespace loses it when
-// another interface here has its name. What Detach has taken off stays off: no pin of it is left.
-// failed has the interfaces that refuse, by name.
+// another interface here has its name. What Detach has taken off stays off: no
+// pin of it is left. failed has the interfaces that refuse, by name.
 func (i *Instance) Reattach() (done []Attachment, failed map[string]error, err error) {
 	failed = map[string]error{}
 	err = i.locked(func(links []attached) error {

@@ -106,11 +106,7 @@ func (d *daemon) close() error {
 // findInterfaces says where XDP goes before anything is changed. One that is
 // named need not be there yet: the keeper waits for it.
 func (d *daemon) findInterfaces(context.Context) (err error) {
-	if named := d.Config.Listen.Interfaces; len(named) > 0 {
-		d.interfaces = RealNames(named)
-		return nil
-	}
-	d.interfaces, err = Carriers(d.Config.Listen.Addresses)
+	d.interfaces, err = interfacesOf(d.Config)
 	return err
 }
 
