@@ -39,6 +39,7 @@ const (
 	cProbes       // sent because of silence, or of a drift
 	cProbesDrift  // because of a drift
 	cProbesSpared // judgements at which evidence made a probe needless
+	cRetransmits  // requests of ours that were sent again
 
 	cEstablished
 	cDeleted
@@ -61,7 +62,7 @@ var counterNames = [numCounters]string{
 	"cookies_demanded", "half_open_full", "table_full", "handshakes_shed", "key_exchanges_refused",
 	"esp_unknown_spi", "esp_refused", "ike_sent", "ike_send_errors",
 	"drifts", "drifts_unknown_spi",
-	"probes_sent", "probes_drift", "probes_spared",
+	"probes_sent", "probes_drift", "probes_spared", "retransmissions",
 	"established", "deleted", "dead", "replaced", "auth_failed", "failed",
 	"panics", "reclaimed", "steps_failed", "removals_failed",
 }
@@ -74,6 +75,8 @@ func (c *counters) event(ev sa.Event) {
 	switch {
 	case ev.Kind == sa.Established:
 		c[cEstablished]++
+	case ev.Kind == sa.Retransmit:
+		c[cRetransmits]++
 	case ev.Kind != sa.Closed:
 	case ev.Reason == sa.DeletedByPeer || ev.Reason == sa.DeletedByUs:
 		c[cDeleted]++
