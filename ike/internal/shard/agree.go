@@ -54,7 +54,8 @@ func (w *workers) run(ctx context.Context) {
 }
 
 // agree makes a key pair where there is none, and the shared secret where
-// there is a peer's value. A panic counts as a refusal of that value.
+// there is a peer's value, which is looked at before anything is computed for
+// it. A panic counts as a refusal of that value.
 func (w *workers) agree(st sa.Agree) (a sa.Agreed) {
 	defer func() {
 		if r := recover(); r != nil {
@@ -63,6 +64,11 @@ func (w *workers) agree(st sa.Agree) (a sa.Agreed) {
 		}
 	}()
 	a.Private = st.Private
+	if st.Peer != nil {
+		if a.Err = suite.CheckPublic(st.Group, st.Peer); a.Err != nil {
+			return a
+		}
+	}
 	if a.Private == nil {
 		if a.Private, a.Err = suite.Generate(st.Group, w.rand); a.Err != nil {
 			return a

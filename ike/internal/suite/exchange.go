@@ -7,6 +7,8 @@ import (
 	"io"
 	"log/slog"
 
+	"filippo.io/bigmod"
+
 	"github.com/ikepulse/ikepulse/ike/internal/wire"
 )
 
@@ -15,26 +17,61 @@ type Private struct {
 	alg      *algorithm
 	curve    *ecdh.PrivateKey
 	exponent []byte
+	public   []byte
 }
 
 // Generate draws a key pair of the group from rand, and only from it: the same
-// bytes give the same key, which ecdh.GenerateKey does not promise.
+// bytes give the same key, which ecdh.GenerateKey does not promise. It costs an
+// exponentiation: the public value is made here, so that whoever sends it never
+// waits for one.
 func Generate(group uint16, rand io.Reader) (*Private, error) {
 	a := find(wire.TransformKE, group, 0)
 	if a == nil {
 		return nil, fmt.Errorf("key exchange group %d is not supported", group)
 	}
 	p := &Private{alg: a}
-	var err error
-	if a.prime != nil {
-		p.exponent, err = a.prime.exponent(rand)
-	} else {
-		p.curve, err = drawScalar(a.curve, rand)
-	}
-	if err != nil {
+	if err := p.draw(rand); err != nil {
 		return nil, fmt.Errorf("generate %s key: %w", a.names[0], err)
 	}
 	return p, nil
+}
+
+func (p *Private) draw(rand io.Reader) (err error) {
+	if p.alg.prime != nil {
+		p.exponent, err = p.alg.prime.exponent(rand)
+	} else {
+		p.curve, err = drawScalar(p.alg.curve, rand)
+	}
+	if err == nil {
+		p.public = p.makePublic()
+	}
+	return err
+}
+
+func (p *Private) makePublic() []byte {
+	if p.alg.prime != nil {
+		return p.alg.prime.public(p.exponent)
+	}
+	public := p.curve.PublicKey().Bytes()
+	if onNIST(p.alg.curve) {
+		public = public[1:] // the octet that names the form. RFC 5903 §7
+	}
+	return public
+}
+
+// CheckPublic reports what is wrong with a peer's key exchange data, before
+// anything is computed with it: its length, whether it is on the curve, or
+// between 1 and p-1. RFC 6989 §2. For X25519 only the length can be wrong here;
+// Agree finds out whether the secret is all zeros. RFC 8031 §5
+func CheckPublic(group uint16, peer []byte) error {
+	a := find(wire.TransformKE, group, 0)
+	if a == nil {
+		return fmt.Errorf("key exchange group %d is not supported", group)
+	}
+	if _, err := a.value(peer); err != nil {
+		return fmt.Errorf("%s: %w", a.names[0], errPublic)
+	}
+	return nil
 }
 
 // scalarTries bounds the rejection sampling. A draw fails with a chance under
@@ -73,22 +110,12 @@ func scalarLen(c ecdh.Curve) int {
 func (p *Private) Group() uint16 { return p.alg.id }
 
 // Public is the key exchange data to send: x|y for the NIST curves, without
-// the octet that names the form. RFC 5903 §7, RFC 8031 §3
-func (p *Private) Public() []byte {
-	switch {
-	case p.alg.prime != nil:
-		return p.alg.prime.public(p.exponent)
-	case p.onNIST():
-		return p.curve.PublicKey().Bytes()[1:]
-	}
-	return p.curve.PublicKey().Bytes()
-}
-
-const uncompressed = 4 // SEC 1 §2.3.3
+// the octet that names the form. The caller must not change it. RFC 7296 §3.4,
+// RFC 5903 §7, RFC 8031 §3
+func (p *Private) Public() []byte { return p.public }
 
 // Agree returns the shared secret with the peer's key exchange data, which is
-// checked first: its length, on the curve and not at infinity, between 1 and
-// p-1, and for X25519 no secret of zeros. RFC 6989 §2, RFC 8031 §5
+// checked first, as [CheckPublic] does; a secret of zeros is refused. RFC 8031 §5
 func (p *Private) Agree(peer []byte) ([]byte, error) {
 	secret, err := p.agree(peer)
 	if err != nil {
@@ -98,23 +125,37 @@ func (p *Private) Agree(peer []byte) ([]byte, error) {
 }
 
 func (p *Private) agree(peer []byte) ([]byte, error) {
-	if p.alg.prime != nil {
-		return p.alg.prime.agree(p.exponent, peer)
-	}
-	if p.onNIST() {
-		peer = append([]byte{uncompressed}, peer...)
-	}
-	if len(peer) != len(p.curve.PublicKey().Bytes()) {
-		return nil, errPublic
-	}
-	pub, err := p.alg.curve.NewPublicKey(peer)
-	if err != nil {
+	v, err := p.alg.value(peer)
+	switch {
+	case err != nil:
 		return nil, err
+	case p.alg.prime != nil:
+		return p.alg.prime.agree(p.exponent, v.number), nil
 	}
-	return p.curve.ECDH(pub)
+	return p.curve.ECDH(v.point)
 }
 
-func (p *Private) onNIST() bool { return p.alg.curve != ecdh.X25519() }
+// value is a peer's key exchange data, checked: a number or a point.
+type value struct {
+	number *bigmod.Nat
+	point  *ecdh.PublicKey
+}
+
+func (a *algorithm) value(peer []byte) (v value, err error) {
+	if a.prime != nil {
+		v.number, err = a.prime.value(peer)
+		return v, err
+	}
+	if onNIST(a.curve) {
+		peer = append([]byte{uncompressed}, peer...)
+	}
+	v.point, err = a.curve.NewPublicKey(peer)
+	return v, err
+}
+
+const uncompressed = 4 // SEC 1 §2.3.3
+
+func onNIST(c ecdh.Curve) bool { return c != ecdh.X25519() }
 
 func (p *Private) String() string                { return redacted }
 func (p *Private) GoString() string              { return redacted }

@@ -21,12 +21,13 @@ func withPrivate(t *testing.T, group uint16, private []byte) *Private {
 	p := &Private{alg: find(wire.TransformKE, group, 0)}
 	if p.alg.prime != nil {
 		p.exponent = private
-		return p
+	} else {
+		var err error
+		if p.curve, err = drawScalar(p.alg.curve, bytes.NewReader(private)); err != nil {
+			t.Fatal(err)
+		}
 	}
-	var err error
-	if p.curve, err = drawScalar(p.alg.curve, bytes.NewReader(private)); err != nil {
-		t.Fatal(err)
-	}
+	p.public = p.makePublic()
 	return p
 }
 
@@ -234,6 +235,10 @@ func TestAgreeRefuses(t *testing.T) {
 			if secret, err := p.Agree(public); err == nil {
 				t.Errorf("group %d: %s taken, secret %x", g, name, secret)
 			}
+			// Zeros have the right length for X25519: only the secret tells.
+			if err := CheckPublic(g, public); err == nil && (g != wire.KEX25519 || name != "zero") {
+				t.Errorf("group %d: %s passes the check", g, name)
+			}
 		}
 	}
 }
@@ -253,6 +258,9 @@ func TestAgreeMODPBounds(t *testing.T) {
 			y := new(big.Int).Add(prime, big.NewInt(delta)).FillBytes(make([]byte, p.alg.prime.size))
 			if _, err := p.Agree(y); (err == nil) != good {
 				t.Errorf("group %d: p%+d: %v", g, delta, err)
+			}
+			if err := CheckPublic(g, y); (err == nil) != good {
+				t.Errorf("group %d: p%+d: the check says %v", g, delta, err)
 			}
 		}
 		two := big.NewInt(2).FillBytes(make([]byte, p.alg.prime.size))

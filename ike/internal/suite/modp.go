@@ -86,9 +86,8 @@ func (p *prime) public(x []byte) []byte {
 
 var errPublic = errors.New("bad public value")
 
-// agree is y^x, padded to the length of the prime. RFC 7296 §2.14; it wants
-// 1 < y < p-1. RFC 6989 §2.1
-func (p *prime) agree(x, peer []byte) ([]byte, error) {
+// value reads a peer's y, and wants 1 < y < p-1. RFC 6989 §2.1
+func (p *prime) value(peer []byte) (*bigmod.Nat, error) {
 	m := p.modulus()
 	if len(peer) != p.size {
 		return nil, errPublic
@@ -97,5 +96,11 @@ func (p *prime) agree(x, peer []byte) ([]byte, error) {
 	if err != nil || y.IsZero()|y.IsOne()|y.IsMinusOne(m) != 0 {
 		return nil, errPublic
 	}
-	return bigmod.NewNat().Exp(y, x, m).Bytes(m), nil
+	return y, nil
+}
+
+// agree is y^x, padded to the length of the prime. RFC 7296 §2.14
+func (p *prime) agree(x []byte, y *bigmod.Nat) []byte {
+	m := p.modulus()
+	return bigmod.NewNat().Exp(y, x, m).Bytes(m)
 }
