@@ -34,13 +34,28 @@ func newAuthMessage(p wire.Packet, ps []wire.Payload) *authMessage {
 	return a
 }
 
-// psk is the AUTH value of one side: over the IKE_SA_INIT message it sent, the
-// other's nonce, and its identity. RFC 7296 §2.15
-func (s *SA) psk(secret []byte, initiator bool, id *wire.ID) []byte {
-	if initiator {
-		return s.rec.Suite.PSKAuth(secret, s.hs.request, s.hs.nr, s.rec.Keys.Pi, id)
-	}
+// initiatorPSK is the AUTH value of the initiator: over the IKE_SA_INIT request
+// that it sent, the other's nonce, and its identity. RFC 7296 §2.15
+func (s *SA) initiatorPSK(secret, request []byte, id *wire.ID) []byte {
+	return s.rec.Suite.PSKAuth(secret, request, s.hs.nr, s.rec.Keys.Pi, id)
+}
+
+// responderPSK is that of the responder.
+func (s *SA) responderPSK(secret []byte, id *wire.ID) []byte {
 	return s.rec.Suite.PSKAuth(secret, s.hs.response, s.hs.ni, s.rec.Keys.Pr, id)
+}
+
+// provenPSK reports whether auth is the initiator's AUTH over the request, in
+// one of the versions that came. It tries all of them, so its time tells
+// nothing of which.
+func (s *SA) provenPSK(auth, secret []byte, id *wire.ID) bool {
+	proven := equal(auth, s.initiatorPSK(secret, s.hs.request, id))
+	for _, v := range s.hs.versions {
+		if equal(auth, s.initiatorPSK(secret, v, id)) {
+			proven = true
+		}
+	}
+	return proven
 }
 
 // sendAuth is the initiator's IKE_AUTH request.
@@ -64,7 +79,7 @@ func (s *SA) sendAuth(now mono.Time, secret []byte, out *Effects) {
 	if id, ok := s.conn.RemoteID.Exact(); ok {
 		ps = append(ps, id.payload(wire.TypeIDr))
 	}
-	ps = append(ps, &wire.Auth{Method: wire.AuthSharedKey, Data: s.psk(psk, true, idi)},
+	ps = append(ps, &wire.Auth{Method: wire.AuthSharedKey, Data: s.initiatorPSK(psk, s.hs.request, idi)},
 		&wire.Notify{Kind: wire.InitialContact})
 	s.setState(AuthSent)
 	s.start(now, authRequest, wire.IKEAuth, out, append(ps, s.childRequest(spi)...)...)
@@ -83,13 +98,13 @@ func (s *SA) authRequest(now mono.Time, p wire.Packet, ps []wire.Payload, out *E
 	idi, okID := wire.FindID(ps, wire.TypeIDi)
 	auth, okAuth := wire.Find[*wire.Auth](ps)
 	if !okID || !okAuth {
-		s.refuseAuth(now, p, errNoAuth, out)
+		s.refuseAuth(now, p, ID{}, errNoAuth, out)
 		return
 	}
 	id, conn, secret := s.judge(p.Remote.Addr(), idi, ps)
-	valid := auth.Method == wire.AuthSharedKey && equal(auth.Data, s.psk(secret, true, idi))
+	valid := auth.Method == wire.AuthSharedKey && s.provenPSK(auth.Data, secret, idi)
 	if conn == nil || !valid {
-		s.refuseAuth(now, p, errIdentity, out)
+		s.refuseAuth(now, p, id, errIdentity, out)
 		return
 	}
 	s.conn = conn
@@ -123,11 +138,28 @@ func (s *SA) judge(peer netip.Addr, idi *wire.ID, ps []wire.Payload) (ID, *Conn,
 	return id, nil, s.random(nonceLen)
 }
 
-// refuseAuth answers AUTHENTICATION_FAILED and forgets the SA. RFC 7296 §2.21.2
-func (s *SA) refuseAuth(now mono.Time, p wire.Packet, why error, out *Effects) {
-	out.add(reply(p, s.seal(wire.IKEAuth, wire.FlagResponse, s.rec.NextExpected-1,
-		&wire.Notify{Kind: wire.AuthenticationFailed})))
-	s.close(AuthFailed, Event{Err: why}, out)
+// refusal is an AUTHENTICATION_FAILED that is still to be sent.
+type refusal struct {
+	answer Send
+	why    error
+}
+
+// refuseAuth answers AUTHENTICATION_FAILED and forgets the SA: at once, or, for
+// somebody who has failed often, after a time in which he has this SA and no
+// answer. RFC 7296 §2.21.2
+func (s *SA) refuseAuth(now mono.Time, p wire.Packet, claimed ID, why error, out *Effects) {
+	s.hs.refusal = &refusal{reply(p, s.seal(wire.IKEAuth, wire.FlagResponse, s.rec.NextExpected-1,
+		&wire.Notify{Kind: wire.AuthenticationFailed})), why}
+	if wait := s.env.FailedAuth(now, p.Remote.Addr(), claimed); wait > 0 {
+		s.mustFinish = now.Add(wait)
+		return
+	}
+	s.refused(out)
+}
+
+func (s *SA) refused(out *Effects) {
+	out.add(s.hs.refusal.answer)
+	s.close(AuthFailed, Event{Err: s.hs.refusal.why}, out)
 }
 
 // admitted goes on with the IKE_AUTH of an admitted peer.
@@ -157,7 +189,7 @@ func (s *SA) answerAuth(now mono.Time, c Admitted, out *Effects) {
 func (s *SA) identify() []wire.Payload {
 	idr := s.conn.LocalID.payload(wire.TypeIDr)
 	secret, _ := s.env.Policy.secret(s.rec.Peer.ID(), s.conn.LocalID)
-	return []wire.Payload{idr, &wire.Auth{Method: wire.AuthSharedKey, Data: s.psk(secret, false, idr)}}
+	return []wire.Payload{idr, &wire.Auth{Method: wire.AuthSharedKey, Data: s.responderPSK(secret, idr)}}
 }
 
 // respondAuth seals the response and orders the steps: what the peer is told
@@ -210,7 +242,7 @@ func (s *SA) authResponse(now mono.Time, ps []wire.Payload, out *Effects) {
 	id, okID := idOf(idr)
 	psk, okPSK := s.env.Policy.secret(s.expectedPeer(), s.conn.LocalID)
 	if !okID || !okPSK || !s.conn.RemoteID.Match(id) || auth.Method != wire.AuthSharedKey ||
-		!equal(auth.Data, s.psk(psk, false, idr)) {
+		!equal(auth.Data, s.responderPSK(psk, idr)) {
 		s.denyPeer(now, out)
 		return
 	}

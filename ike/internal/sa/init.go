@@ -1,6 +1,7 @@
 package sa
 
 import (
+	"bytes"
 	"encoding/binary"
 	"slices"
 
@@ -18,9 +19,12 @@ type handshake struct {
 	tried    []uint16 // groups that an INVALID_KE_PAYLOAD has led us to
 	cookies  int      // how many COOKIE answers we have followed
 	request  []byte   // IKE_SA_INIT as it was on the wire, for AUTH
+	versions [][]byte // responder: the same request as it came with another cookie, or without
 	response []byte
 	answer   *wire.Message // responder's IKE_SA_INIT, while its key exchange is computed
 	from     wire.Packet
+	natAware bool            // responder: the request has NAT detection
+	refusal  *refusal        // responder: what IKE_AUTH is answered at mustFinish
 	trouble  wire.NotifyType // what an unauthenticated answer complained of
 	childSPI uint32          // allotted for the Child SA, not installed yet
 	auth     *authMessage
@@ -98,15 +102,45 @@ func (s *SA) handleInit(now mono.Time, h wire.Header, p wire.Packet, out *Effect
 		return s.initResponse(now, p, out)
 	case !response && s.rec.State == New:
 		return s.initRequest(now, p, out)
-	case !response && s.hs != nil && !slices.Equal(p.Data, s.hs.request):
-		return ErrChanged
-	case !response && s.rec.State == KeyPending:
-		return ErrBusy
-	case !response && s.rec.State == HalfOpen:
-		out.add(reply(p, s.hs.response))
-		return nil
+	case !response && (s.rec.State == KeyPending || s.rec.State == HalfOpen):
+		return s.repeatedInit(p, out)
 	}
 	return ErrState
+}
+
+// maxVersions is how many versions of one request are kept: a client that is
+// asked again for a cookie, since the secret has changed, sends the third.
+const maxVersions = 4
+
+// repeatedInit takes the request again. If a cookie is all that it has gained,
+// changed or lost, it is the same request, whatever the order that the network
+// has brought them in: it gets the same answer, and the peer may have signed
+// either. RFC 7296 §2.6, §2.15
+func (s *SA) repeatedInit(p wire.Packet, out *Effects) error {
+	known := func(v []byte) bool { return bytes.Equal(v, p.Data) }
+	fresh := !known(s.hs.request) && !slices.ContainsFunc(s.hs.versions, known)
+	if fresh && (!sameButCookie(p.Data, s.hs.request) || len(s.hs.versions) == maxVersions-1) {
+		return ErrChanged
+	}
+	if fresh {
+		s.hs.versions = append(s.hs.versions, bytes.Clone(p.Data))
+	}
+	switch {
+	case s.rec.State == HalfOpen:
+		out.add(reply(p, s.hs.response))
+	case !fresh:
+		return ErrBusy
+	}
+	return nil
+}
+
+func sameButCookie(a, b []byte) bool {
+	first, err := wire.ScanFirst(a)
+	if err != nil {
+		return false
+	}
+	second, err := wire.ScanFirst(b)
+	return err == nil && bytes.Equal(first.Normal(nil), second.Normal(nil))
 }
 
 // initPayloads are those that either direction must have.
@@ -151,6 +185,7 @@ func (s *SA) initRequest(now mono.Time, p wire.Packet, out *Effects) error {
 	s.rec.Created = now
 	s.hs.ni, s.hs.request, s.hs.from = nonce.Data, slices.Clone(p.Data), p
 	s.hs.from.Data = nil
+	_, s.hs.natAware = wire.FindNotify(m.Payloads, wire.NATDetectionSource)
 	s.hs.answer = &wire.Message{Header: wire.Header{SPIi: m.SPIi, SPIr: s.rec.SPI, Exchange: wire.IKESAInit,
 		Flags: wire.FlagResponse}, Payloads: []wire.Payload{
 		&wire.SA{Proposals: []wire.Proposal{chosen.Wire(chosen.Number, wire.ProtoIKE, nil)}}}}
@@ -178,7 +213,7 @@ func (s *SA) answerInit(now mono.Time, c Agreed, out *Effects) {
 	s.hs.nr = s.random(max(min(nonceLen, len(s.hs.ni)), s.rec.Suite.PRFLen()/2))
 	a := s.hs.answer
 	a.Payloads = append(a.Payloads, &wire.KE{Group: s.rec.Suite.KE, Data: c.Private.Public()}, &wire.Nonce{Data: s.hs.nr})
-	if req, _ := wire.Parse(s.hs.request); hasNATDetection(req) {
+	if s.hs.natAware {
 		a.Payloads = append(a.Payloads, s.natNotifies(s.Path())...)
 	}
 	s.hs.response, s.hs.answer = a.Append(nil), nil
@@ -186,11 +221,6 @@ func (s *SA) answerInit(now mono.Time, c Agreed, out *Effects) {
 	s.rec.NextExpected = 1
 	s.setState(HalfOpen)
 	out.add(reply(s.hs.from, s.hs.response))
-}
-
-func hasNATDetection(m *wire.Message) bool {
-	_, ok := wire.FindNotify(m.Payloads, wire.NATDetectionSource)
-	return ok
 }
 
 func (s *SA) derive(secret []byte) {

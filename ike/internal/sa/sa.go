@@ -10,6 +10,7 @@ package sa
 import (
 	"fmt"
 	"io"
+	"net/netip"
 	"time"
 
 	"github.com/ikepulse/ikepulse/ike/internal/mono"
@@ -24,7 +25,10 @@ type Env struct {
 	AllocSPI func(now mono.Time) (spi uint32, ok bool) // an inbound SPI with a free slot
 	// LastSent is the newest packet that the data plane sent through a Child
 	// SA; zero if none.
-	LastSent   func(inSPI uint32) mono.Time
+	LastSent func(inSPI uint32) mono.Time
+	// FailedAuth takes note that somebody there has claimed to be ID and has
+	// not proved it, and tells how long he is to wait for his answer.
+	FailedAuth func(now mono.Time, from netip.Addr, claimed ID) time.Duration
 	NATTPort   uint16        // ours and the peers': 4500 but in tests
 	HalfOpen   time.Duration // how long a responder waits for IKE_AUTH
 	ForceEncap bool          // the data plane has UDP encapsulation only
@@ -169,6 +173,9 @@ func (s *SA) Deadline() mono.Time {
 func (s *SA) Advance(now mono.Time, out *Effects) {
 	due := func(t mono.Time) bool { return t != 0 && t <= now }
 	switch {
+	case due(s.mustFinish) && s.hs.refusal != nil:
+		s.refused(out)
+		return
 	case due(s.mustFinish) && s.rec.State < Up:
 		s.close(HandshakeTimeout, Event{}, out)
 		return

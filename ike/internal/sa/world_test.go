@@ -138,8 +138,9 @@ func (w *world) newNode(name string, firstSPI uint32, c *Conn, secretFor string)
 			n.nextSPI++
 			return n.nextSPI - 1, true
 		},
-		LastSent: func(uint32) mono.Time { return 0 },
-		NATTPort: 4500, HalfOpen: 30 * time.Second}
+		LastSent:   func(uint32) mono.Time { return 0 },
+		FailedAuth: func(mono.Time, netip.Addr, ID) time.Duration { return 0 },
+		NATTPort:   4500, HalfOpen: 30 * time.Second}
 	return n
 }
 

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"hash/maphash"
 	"io"
+	"net/netip"
 	"runtime/debug"
 	"time"
 
@@ -90,8 +91,9 @@ func newShard(g *Group, index int) *Shard {
 	s.plane = g.conf.Edges.DataPlane(index)
 	s.alloc, s.freeSPI = g.conf.Edges.AllocSPI(index), g.conf.Edges.FreeSPI(index)
 	s.env = sa.Env{Rand: g.conf.Rand, Policy: g.conf.Policy, AllocSPI: s.allocSPI,
-		LastSent: func(spi uint32) mono.Time { return mono.Time(s.plane.LastSent(spi)) },
-		NATTPort: g.conf.NATTPort, HalfOpen: g.conf.HalfOpen, ForceEncap: g.conf.ForceEncap}
+		LastSent:   func(spi uint32) mono.Time { return mono.Time(s.plane.LastSent(spi)) },
+		FailedAuth: func(mono.Time, netip.Addr, sa.ID) time.Duration { return 0 },
+		NATTPort:   g.conf.NATTPort, HalfOpen: g.conf.HalfOpen, ForceEncap: g.conf.ForceEncap}
 	s.dialers.init(s)
 	return s
 }
