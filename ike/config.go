@@ -20,13 +20,22 @@ type Config struct {
 	Addresses         []netip.Addr // where it listens; the sockets are the caller's
 	IKEPort, NATTPort uint16       // 0: 500 and 4500
 	Shards            int          // event loops, 1 to 256
-	Capacity          int          // SAs at the same time, half-open ones included
+	Capacity          int          // tunnels at the same time
+	HalfOpen          HalfOpen     // limits of the handshakes beside them
 	// ForceEncap asks every peer for UDP encapsulation: a user-space data
 	// plane has nothing else.
 	ForceEncap  bool
 	Connections []Connection
 	Pools       []Pool
 	Secrets     []Secret
+}
+
+// HalfOpen limits the handshakes whose peers have not proved who they are. 0 is
+// what suits the capacity.
+type HalfOpen struct {
+	CookiesFrom int // from so many on everybody must show a cookie. RFC 7296 §2.6
+	PerSource   int // of one IPv4 address or IPv6 /64
+	Max         int // of all
 }
 
 // Connection is what is agreed with one peer, or with many alike.

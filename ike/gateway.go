@@ -40,9 +40,8 @@ type Gateway struct {
 const (
 	// halfOpenTime is how long a peer may take from IKE_SA_INIT to IKE_AUTH.
 	halfOpenTime = 30 * time.Second
-	// keyExchangeQueue is how many key exchanges may wait: some 100 ms of
-	// work for a core.
-	keyExchangeQueue = 1024
+	// keyExchangeBytes is what may wait for a key exchange: some 40,000 clients.
+	keyExchangeBytes = 128 << 20
 )
 
 // New makes a gateway. It starts nothing.
@@ -63,9 +62,9 @@ func New(c Config, e Edges) (*Gateway, error) {
 			AllocSPI: e.AllocSPI, FreeSPI: e.FreeSPI, ESPShard: e.ESPShard},
 		Policy: policy, Tunnels: tunnels, Listen: c.Addresses,
 		IKEPort: orDefault(c.IKEPort, 500), NATTPort: orDefault(c.NATTPort, 4500), ForceEncap: c.ForceEncap,
-		HalfOpen: halfOpenTime, Thresholds: halfopen.Defaults, Shards: c.Shards, MaxSAs: c.Capacity,
-		Workers: runtime.GOMAXPROCS(0), JobQueue: keyExchangeQueue, Rand: e.Rand,
-		Clock: func() mono.Time { return mono.Time(e.Clock()) }, After: time.After, Sink: g.hub.sink,
+		HalfOpen: halfOpenTime, Limits: halfopen.Limits(c.HalfOpen).Auto(c.Capacity), Shards: c.Shards, MaxSAs: c.Capacity,
+		Workers: runtime.GOMAXPROCS(0), JobBytes: keyExchangeBytes, Rand: e.Rand,
+		Clock: func() mono.Time { return mono.Time(e.Clock()) }, After: time.After, Sink: g.hub.sink, Surge: g.hub.surge,
 	}
 	if conf.Rand == nil {
 		conf.Rand = rand.Reader

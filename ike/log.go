@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"maps"
+	"slices"
 	"strconv"
 	"time"
 
@@ -34,6 +36,8 @@ const (
 	keyPeerNT  = "peer_natted"
 	keyMissing = "not_logged"
 	keyStack   = "stack"
+	keyPeak    = "half_open"
+	keyLasted  = "lasted"
 )
 
 // maxText is the longest text of a peer's making that is shown.
@@ -157,4 +161,19 @@ func attrs(e Event, ev shard.Event) []slog.Attr {
 		as = append(as, slog.String(keyStack, string(p.Stack)))
 	}
 	return as
+}
+
+// surge logs that everybody comes at once, and how that has ended: a line each.
+func (h *hub) surge(s shard.Surge) {
+	if !s.Over {
+		h.log.to.Warn("surge: everybody is asked for a cookie", slog.Int(keyPeak, s.HalfOpen))
+		return
+	}
+	as := []slog.Attr{slog.Duration(keyLasted, s.Lasted.Round(time.Millisecond)), slog.Int(keyPeak, s.HalfOpen)}
+	for _, name := range slices.Sorted(maps.Keys(s.Counters)) {
+		if n := s.Counters[name]; n > 0 {
+			as = append(as, slog.Uint64(name, n))
+		}
+	}
+	h.log.to.LogAttrs(context.Background(), slog.LevelInfo, "surge is over", as...)
 }

@@ -13,7 +13,8 @@ import (
 // telling the SA with a [Failed] command; the steps behind it are forgotten,
 // and the SA's answer to Failed says what to do instead.
 //
-// Only Persist, Track, InstallInbound and InstallOutbound can fail. Whoever
+// Only Persist, Track, InstallInbound, InstallOutbound and a responder's Admit
+// can fail. Whoever
 // carries out one of the others counts and logs what went wrong, and goes on:
 // a removal that stopped half-way would leave more behind, and a packet that
 // was not sent is a packet lost.

@@ -13,6 +13,10 @@ func (s *SA) failed(now mono.Time, c Failed, out *Effects) {
 	case Persist:
 		s.failedPersist(c, out)
 		return
+	case Admit:
+		s.lastWord(out)
+		s.close(Refused, Event{Notify: wire.TemporaryFailure, Err: c.Err}, out)
+		return
 	case Track:
 		s.tracked = false
 	}
@@ -36,8 +40,14 @@ func (s *SA) failedPersist(c Failed, out *Effects) {
 	}
 	s.tracked = false // Persist comes before Track
 	if s.rec.Role == Responder {
-		out.add(reply(s.hs.auth.packet, s.seal(wire.IKEAuth, wire.FlagResponse, s.rec.NextExpected-1,
-			&wire.Notify{Kind: wire.TemporaryFailure})))
+		s.lastWord(out)
 	}
 	s.close(LocalFailure, Event{Err: c.Err}, out)
+}
+
+// lastWord answers IKE_AUTH without an SA behind the answer; its sender may
+// come again.
+func (s *SA) lastWord(out *Effects) {
+	out.add(reply(s.hs.auth.packet, s.seal(wire.IKEAuth, wire.FlagResponse, s.rec.NextExpected-1,
+		&wire.Notify{Kind: wire.TemporaryFailure})))
 }

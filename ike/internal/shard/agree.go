@@ -4,7 +4,10 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"runtime"
+	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/ikepulse/ikepulse/ike/internal/mono"
 	"github.com/ikepulse/ikepulse/ike/internal/sa"
@@ -16,40 +19,131 @@ type job struct {
 	shard *Shard
 	spi   uint64
 	step  sa.Agree
+	rank  rank
+	size  int       // bytes that wait with it
+	since mono.Time // when it was queued
 }
 
-// workers compute key exchanges, so that no loop waits for one. Their queue is
-// bounded, and who finds it full is told so at once.
+// rank is who comes first: whom we call, then whoever has shown a cookie, then
+// those who may be anybody.
+type rank int
+
+const (
+	rankOurs rank = iota
+	rankProven
+	rankUnproven
+	numRanks
+)
+
+const (
+	// patience is how long a client waits that has sent its first message
+	// three times: an answer that comes later finds nobody.
+	patience = 20 * time.Second
+	// pressedAfter is how long a key exchange may wait before everybody is
+	// asked for a cookie.
+	pressedAfter = 250 * time.Millisecond
+	// jobBytes is about what a half-open SA takes beside its message.
+	jobBytes = 3 << 10
+)
+
+// workers compute key exchanges, so that no loop waits for one. What waits for
+// them is bounded by its bytes, and whoever is told of no room is told at once.
+// What would be answered too late is not computed.
 type workers struct {
-	queue  chan job
-	rand   io.Reader
+	rand  io.Reader
+	clock func() mono.Time
+	max   int // bytes
+
+	mu      sync.Mutex
+	some    sync.Cond // there is a job, or the end
+	ended   bool
+	waiting [numRanks]queue[job]
+	bytes   int
+
 	panics atomic.Uint64
 }
 
-func newWorkers(queue int, rand io.Reader) *workers {
-	return &workers{queue: make(chan job, queue), rand: rand}
+func newWorkers(maxBytes int, rand io.Reader, clock func() mono.Time) *workers {
+	w := &workers{max: maxBytes, rand: rand, clock: clock}
+	w.some.L = &w.mu
+	return w
 }
 
-// offer queues a job, unless the queue is full.
-func (w *workers) offer(j job) bool {
-	select {
-	case w.queue <- j:
-		return true
-	default:
-		return false
+// offer queues a job, unless there is no room for it. What has shown no cookie
+// makes room for what has.
+func (w *workers) offer(j job) (ok bool, shed []job) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for w.bytes+j.size > w.max && j.rank != rankUnproven && w.waiting[rankUnproven].len() > 0 {
+		shed = append(shed, w.take(rankUnproven))
 	}
+	if w.bytes+j.size > w.max {
+		return false, shed
+	}
+	w.bytes += j.size
+	w.waiting[j.rank].push(j)
+	w.some.Signal()
+	return true, shed
+}
+
+func (w *workers) take(r rank) job {
+	j := w.waiting[r].pop()
+	w.bytes -= j.size
+	return j
+}
+
+// next waits for a job; it reports false at the end.
+func (w *workers) next() (job, bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for {
+		for r := range numRanks {
+			if !w.ended && w.waiting[r].len() > 0 {
+				return w.take(r), true
+			}
+		}
+		if w.ended {
+			return job{}, false
+		}
+		w.some.Wait()
+	}
+}
+
+// backlog is how many jobs wait, and how long the first of them has.
+func (w *workers) backlog(now mono.Time) (jobs int, oldest time.Duration) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for r := range numRanks {
+		if n := w.waiting[r].len(); n > 0 {
+			jobs += n
+			oldest = max(oldest, now.Sub(w.waiting[r].first().since))
+		}
+	}
+	return jobs, oldest
 }
 
 // run does jobs until ctx ends; those still queued then are nobody's.
 func (w *workers) run(ctx context.Context) {
+	stop := context.AfterFunc(ctx, func() {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		w.ended = true
+		w.some.Broadcast()
+	})
+	defer stop()
 	for {
-		select {
-		case j := <-w.queue:
-			agreed := w.agree(j.step)
-			j.shard.post(func(now mono.Time) { j.shard.tell(now, j.spi, agreed) })
-		case <-ctx.Done():
+		j, ok := w.next()
+		switch {
+		case !ok:
 			return
+		case j.rank != rankOurs && w.clock().Sub(j.since) > patience:
+			j.shed(cShedLate)
+		default:
+			agreed := w.agree(j.step)
+			j.shard.post(func(now mono.Time) { j.shard.agreed(now, j.spi, agreed) })
 		}
+		// Where they share a processor, the loops come between two jobs.
+		runtime.Gosched()
 	}
 }
 
@@ -83,15 +177,52 @@ func (w *workers) agree(st sa.Agree) (a sa.Agreed) {
 // agree has the workers do a key exchange. A responder's SA that finds no room
 // goes, since its peer will ask again; ours takes it for an exchange that has
 // failed.
-func (s *Shard) agree(e *entry, st sa.Agree) error {
-	spi := e.sa.SPI()
-	if s.group.workers.offer(job{s, spi, st}) {
-		return nil
+func (s *Shard) agree(now mono.Time, e *entry, st sa.Agree) error {
+	w := s.group.workers
+	j := job{shard: s, spi: e.sa.SPI(), step: st, size: jobBytes, since: now}
+	if e.pending != nil {
+		j.rank = e.pending.rank()
+		j.size += e.pending.size
 	}
-	s.count[cJobsRefused]++
-	if e.sa.Role() == sa.Responder {
+	if _, oldest := w.backlog(now); oldest > pressedAfter {
+		s.group.gate.press(now)
+	}
+	ok, shed := w.offer(j)
+	for _, other := range shed {
+		other.shed(cShedUnproven)
+	}
+	switch {
+	case ok:
+		return nil
+	case e.sa.Role() == sa.Responder:
 		return ErrBusy
 	}
-	s.post(func(now mono.Time) { s.tell(now, spi, sa.Agreed{Private: st.Private, Err: ErrBusy}) })
+	s.count[cJobsRefused]++
+	s.post(func(now mono.Time) { s.agreed(now, j.spi, sa.Agreed{Private: st.Private, Err: ErrBusy}) })
 	return nil
+}
+
+// agreed gives an SA the outcome. A value that is none has cost something, and
+// keeps its place for a time.
+func (s *Shard) agreed(now mono.Time, spi uint64, a sa.Agreed) {
+	e := s.table.bySPI[spi]
+	if e == nil {
+		return
+	}
+	if a.Err != nil && e.pending != nil {
+		s.count[cBadValues]++
+		s.group.gate.refuse(now, e.pending.place)
+	}
+	s.do(now, e, a)
+}
+
+// shed drops the SA of a job that is not done.
+func (j job) shed(why counter) {
+	s := j.shard
+	s.post(func(now mono.Time) {
+		if e := s.table.bySPI[j.spi]; e != nil {
+			s.count[why]++
+			s.drop(now, e)
+		}
+	})
 }

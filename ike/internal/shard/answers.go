@@ -16,8 +16,6 @@ func (s *Shard) onIKE(now mono.Time, p wire.Packet) {
 		s.count[cOtherVersion]++
 		// The reply's header says which version we speak.
 		s.answer(now, h, p, &wire.Notify{Kind: wire.InvalidMajorVersion})
-	case isFirst(h):
-		s.onInit(now, h, p)
 	default:
 		s.onKnown(now, h, p)
 	}

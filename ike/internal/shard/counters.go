@@ -1,6 +1,8 @@
 package shard
 
 import (
+	"sync/atomic"
+
 	"github.com/ikepulse/ikepulse/ike/internal/sa"
 )
 
@@ -9,6 +11,7 @@ type counter int
 
 const (
 	cDroppedIKE counter = iota // an inbox was full
+	cDroppedAuth
 	cDroppedFirst
 	cDroppedESP
 	cDroppedInner
@@ -23,10 +26,17 @@ const (
 	cWithheld   // answers larger than what an unproven address has sent
 
 	cCookies      // demanded
-	cHalfOpenFull // first messages without an answer
-	cTableFull
-	cHandshakesShed
-	cJobsRefused
+	cFirstTooLong // first messages that were not read
+	cHalfOpenFull // first messages without an answer: all places taken
+	cSourceFull   // or all that one source may have
+	cEvicted      // half-open SAs that made room for somebody who has shown a cookie
+	cTableFull    // no place for another tunnel
+	cBadValues    // public values that are none
+	cShedLate     // handshakes whose answer would have come too late
+	cShedFull     // that found too many waiting
+	cShedUnproven // that made room for somebody who has shown a cookie
+	cJobsRefused  // key exchanges of ours that found no room
+	cAuthsDelayed // refusals that wait
 
 	cUnknownESP // of no tunnel
 	cRefusedESP // not authentic, or a replay
@@ -57,9 +67,10 @@ const (
 )
 
 var counterNames = [numCounters]string{
-	"ike_dropped", "ike_first_dropped", "esp_dropped", "inner_dropped", "drifts_dropped", "messages_dropped",
+	"ike_dropped", "ike_auth_dropped", "ike_first_dropped", "esp_dropped", "inner_dropped", "drifts_dropped", "messages_dropped",
 	"ike_malformed", "ike_other_version", "ike_unknown_spi", "ike_discarded", "answers_limited", "answers_withheld",
-	"cookies_demanded", "half_open_full", "table_full", "handshakes_shed", "key_exchanges_refused",
+	"cookies_demanded", "first_too_long", "half_open_full", "half_open_source_full", "half_open_evicted", "table_full",
+	"bad_public_values", "shed_late", "shed_full", "shed_unproven", "key_exchanges_refused", "refusals_delayed",
 	"esp_unknown_spi", "esp_refused", "ike_sent", "ike_send_errors",
 	"drifts", "drifts_unknown_spi",
 	"probes_sent", "probes_drift", "probes_spared", "retransmissions",
@@ -94,8 +105,19 @@ func (c *counters) event(ev sa.Event) {
 // counted is the count with what other goroutines have counted.
 func (s *Shard) counted() counters {
 	c := s.count
-	c[cDroppedIKE], c[cDroppedFirst] = s.ike.drops(), s.first.drops()
+	c[cDroppedIKE], c[cDroppedAuth], c[cDroppedFirst] = s.ike.drops(), s.auth.drops(), s.first.drops()
 	c[cDroppedESP], c[cDroppedInner] = s.esp.drops(), s.inner.drops()
 	c[cDroppedDrifts], c[cDroppedMessages] = s.drift.drops(), s.mail.drops()
 	return c
+}
+
+// tally is what goroutines that are no shard's have counted.
+type tally [numCounters]atomic.Uint64
+
+func (t *tally) add(c counter) { t[c].Add(1) }
+
+func (t *tally) addTo(sum *counters) {
+	for i := range t {
+		sum[i] += t[i].Load()
+	}
 }

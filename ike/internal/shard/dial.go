@@ -117,6 +117,7 @@ func (ds *dialers) dial(now mono.Time, d *dialer) {
 	}
 	e := &entry{sa: sa.NewInitiator(&s.env, s.newSPI(), d.tunnel.Conn, path), dial: d}
 	d.spi, d.lastErr = e.sa.SPI(), nil
+	e.placed = true
 	s.group.total.Add(1) // the configuration bounds these
 	s.table.add(e)
 	s.do(now, e, sa.Initiate{})

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"runtime"
 	"slices"
 	"strconv"
 
@@ -80,13 +81,16 @@ func newDirectory(pools []Pool) (*directory, error) {
 	return d, nil
 }
 
+// directoryShare is how many questions are answered before others may use the
+// processor.
+const directoryShare = 16
+
 // run works until ctx ends.
 func (d *directory) run(ctx context.Context) {
-	var done []message
 	for {
-		done = d.mail.take(done)
-		for _, m := range done {
-			d.do(m)
+		for d.mail.waiting() {
+			d.mail.some(directoryShare, d.do)
+			runtime.Gosched()
 		}
 		select {
 		case <-d.wake:
@@ -116,13 +120,24 @@ func (d *directory) post(m message) {
 	}
 }
 
-// admit asks for an SA's admission, which is answered by a command.
-func (s *Shard) admit(e *entry, st sa.Admit) {
+// errNoPlace refuses a peer who has proved who he is.
+var errNoPlace = errors.New("the gateway has as many tunnels as it can hold")
+
+// admit asks for an SA's admission, which is answered by a command. A tunnel's
+// place is taken here and not before: whoever has not proved who he is takes
+// none from those who will.
+func (s *Shard) admit(e *entry, st sa.Admit) error {
+	if !e.placed && !s.group.reserve() {
+		s.count[cTableFull]++
+		return errNoPlace
+	}
+	e.placed = true
 	e.held.admitted = true
 	d, spi := s.group.directory, e.sa.SPI()
 	d.post(func(mono.Time) {
 		d.admit(s, spi, st, func(a sa.Admitted) { s.post(func(now mono.Time) { s.tell(now, spi, a) }) })
 	})
+	return nil
 }
 
 // leave ends an SA's admission.

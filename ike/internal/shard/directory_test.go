@@ -62,7 +62,7 @@ func registry(t *testing.T, pools ...Pool) (*directory, *Shard) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return d, &Shard{wake: make(chan struct{}, 1), table: newTable()}
+	return d, &Shard{wake: make(chan struct{}, 1), table: newTable(), conf: &Config{Clock: func() mono.Time { return 1 }}}
 }
 
 func office(prefixes ...string) Pool {

@@ -179,7 +179,7 @@ func TestPanicInDataPlane(t *testing.T) {
 // trace; its retransmission is a new one.
 func TestKeyExchangesAreShed(t *testing.T) {
 	inBubble(t, func(w *world) {
-		gateway := w.site(gatewayAddr, 1, roadwarriors(), func(c *Config) { c.Workers, c.JobQueue = 0, 1 })
+		gateway := w.site(gatewayAddr, 1, roadwarriors(), func(c *Config) { c.Workers, c.JobBytes = 0, 2*jobBytes })
 		for i := range 3 {
 			client := w.site(clientAddr, 1, home("anna@example.org"))
 			init := client.capture(w, func() {
@@ -188,7 +188,7 @@ func TestKeyExchangesAreShed(t *testing.T) {
 			gateway.group.DeliverIKE([]wire.Packet{init})
 			synctest.Wait()
 			st := gateway.status()
-			if want := uint64(max(i, 0)); st.Connecting != 1 || st.HalfOpen != 1 || st.Counters["handshakes_shed"] != want {
+			if want := uint64(max(i, 0)); st.Connecting != 1 || st.Handshakes.HalfOpen != 1 || st.Counters["shed_full"] != want {
 				t.Errorf("request %d: %+v", i, st)
 			}
 			client.stop()
@@ -204,7 +204,7 @@ func TestKeyExchangesAreShed(t *testing.T) {
 // Our own handshake that finds no room has failed.
 func TestOwnKeyExchangeFindsNoRoom(t *testing.T) {
 	inBubble(t, func(w *world) {
-		client := w.site(clientAddr, 1, home("anna@example.org"), func(c *Config) { c.Workers, c.JobQueue = 0, 0 })
+		client := w.site(clientAddr, 1, home("anna@example.org"), func(c *Config) { c.Workers, c.JobBytes = 0, 0 })
 		if err := client.group.Initiate(context.Background(), "home"); !errors.Is(err, ErrBusy) {
 			t.Errorf("the caller is told %v", err)
 		}
@@ -250,10 +250,14 @@ func TestNobodyWaits(t *testing.T) {
 	g := w.still(2)
 	s := &site{w: w, addr: g.conf.Listen[0]}
 	const each = 6000
-	known, first := initRequest(t, 1), initRequest(t, 1)
-	known[15] = 9 // our SPI
+	known, first, auth := initRequest(t, 1), initRequest(t, 1), initRequest(t, 1)
+	known[15], auth[15] = 9, 9 // our SPI
+	known[18], auth[18] = byte(wire.Informational), byte(wire.IKEAuth)
 	for range each {
 		g.DeliverIKE(packetsTo(s, clientAddr+":500", make([]byte, 16), first, known))
+		for range 3 {
+			g.DeliverIKE(packetsTo(s, clientAddr+":500", auth))
+		}
 		g.DeliverESP(packetsTo(s, clientAddr+":4500", make([]byte, 100), make([]byte, 3)))
 		g.DeliverInner(0, make([]byte, 100))
 		g.Drifted(7, elsewhere)
@@ -263,7 +267,7 @@ func TestNobodyWaits(t *testing.T) {
 	for i := range c {
 		c[i] += other[i]
 	}
-	if c[cDroppedIKE] != each-ikeInboxPackets || c[cDroppedFirst] != each-firstPackets || c[cDroppedESP] != each-espInboxPackets ||
+	if c[cDroppedIKE] != each-ikeInboxPackets || c[cDroppedAuth] != 3*each-authInboxPackets || c[cDroppedFirst] != each-firstMessages || c[cDroppedESP] != each-espInboxPackets ||
 		c[cDroppedInner] != each-espInboxPackets || c[cDroppedDrifts] != each-driftPackets || g.undeliverable.Load() != 2*each {
 		t.Errorf("dropped %v; %d undeliverable", c[:cMalformed], g.undeliverable.Load())
 	}

@@ -3,52 +3,76 @@ package shard
 import (
 	"net/netip"
 	"sync"
+	"time"
 
 	"github.com/ikepulse/ikepulse/ike/internal/halfopen"
 	"github.com/ikepulse/ikepulse/ike/internal/mono"
-	"github.com/ikepulse/ikepulse/ike/internal/wire"
+	"github.com/ikepulse/ikepulse/ike/internal/sa"
 )
 
 // gate is what strangers are measured by, over all shards: a limit split among
 // shards would be another for each number of them. It is behind a lock and not
-// a message away, because a first message is to leave nothing behind that could
-// wait for an answer; the lock is held for some 100 ns.
+// a message away, because a first message is judged by whoever has read it, and
+// is to leave nothing behind that could wait for an answer; the lock is held
+// for some 100 ns.
 type gate struct {
 	cookies *halfopen.Cookies // needs no lock
+	surges  surges
 
-	mu      sync.Mutex
-	limits  *halfopen.Limits
-	replies *halfopen.Replies
+	mu       sync.Mutex
+	places   *halfopen.Places
+	failures *halfopen.Failures
+	replies  *halfopen.Replies
 }
 
-func (g *gate) admit(from netip.Addr, proven bool) halfopen.Verdict {
+func (g *gate) admit(now mono.Time, key halfopen.Key, proven bool) (halfopen.Verdict, *halfopen.Place, *halfopen.Place) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return g.limits.Admit(from, proven)
+	verdict, place, victim := g.places.Admit(now, key, proven)
+	g.surges.see(now, g.places)
+	return verdict, place, victim
 }
 
-func (g *gate) done(from netip.Addr) {
+// press tells that there is more to do than can be done at once.
+func (g *gate) press(now mono.Time) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.limits.Done(from)
+	g.places.Press(now)
+	g.surges.see(now, g.places)
+}
+
+func (g *gate) answered(now mono.Time, place *halfopen.Place) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.places.Answered(now, place)
+}
+
+func (g *gate) refuse(now mono.Time, place *halfopen.Place) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.places.Refuse(now, place)
+}
+
+func (g *gate) done(place *halfopen.Place) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.places.Done(place)
+}
+
+func (g *gate) failed(now mono.Time, from netip.Addr, claimed sa.ID) time.Duration {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.failures.Failed(now, from, claimed.String())
+}
+
+func (g *gate) proved(from netip.Addr, id sa.ID) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.failures.Proved(from, id.String())
 }
 
 func (g *gate) mayAnswer(now mono.Time, to netip.Addr) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return g.replies.Allow(now, to)
-}
-
-func (g *gate) halfOpen() int {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	return g.limits.Total()
-}
-
-// proven tells that an IKE_SA_INIT request bears a cookie of ours, so that its
-// sender receives what is sent to its address.
-func (g *gate) proven(now mono.Time, m *wire.Message, from netip.AddrPort) bool {
-	cookie, ok := wire.FindNotify(m.Payloads, wire.Cookie)
-	nonce, okNonce := wire.Find[*wire.Nonce](m.Payloads)
-	return ok && okNonce && g.cookies.Check(now, cookie.Data, m.SPIi, nonce.Data, from)
 }

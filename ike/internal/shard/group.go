@@ -40,10 +40,11 @@ type Config struct {
 	IKEPort, NATTPort uint16
 	ForceEncap        bool
 	HalfOpen          time.Duration
-	Thresholds        halfopen.Thresholds
+	Limits            halfopen.Limits
 	Shards            int
-	MaxSAs            int // over all shards, half-open ones included
-	Workers, JobQueue int
+	MaxSAs            int // over all shards, half-open ones apart
+	Workers           int
+	JobBytes          int // of key exchanges that may wait, with what waits for them
 	// Rand is safe for concurrent use and never fails.
 	Rand io.Reader
 	// Clock reads CLOCK_BOOTTIME, After is time.After; both are arguments for
@@ -52,6 +53,8 @@ type Config struct {
 	After func(time.Duration) <-chan time.Time
 	// Sink takes events. Every shard calls it, and it must not block.
 	Sink func(Event)
+	// Surge is told of surges, by one goroutine.
+	Surge func(Surge)
 }
 
 // Tunnel is what the loops know of a connection beside what its SAs do.
@@ -72,8 +75,9 @@ type Group struct {
 	workers   *workers
 	gate      gate
 
-	total         atomic.Int64  // SAs
+	total         atomic.Int64  // tunnels' places that are taken
 	undeliverable atomic.Uint64 // datagrams for no shard
+	tally         tally         // of what is judged where it is read
 	done          chan struct{} // closed when Run returns
 }
 
@@ -86,9 +90,10 @@ func NewGroup(c Config) (*Group, error) {
 	if err != nil {
 		return nil, err
 	}
-	g := &Group{conf: c, seed: maphash.MakeSeed(), done: make(chan struct{}), workers: newWorkers(c.JobQueue, c.Rand)}
-	g.gate = gate{cookies: cookies, limits: halfopen.NewLimits(c.Thresholds),
-		replies: halfopen.NewReplies(halfopen.RepliesPerSecond)}
+	g := &Group{conf: c, seed: maphash.MakeSeed(), done: make(chan struct{}), workers: newWorkers(c.JobBytes, c.Rand, c.Clock)}
+	g.gate.cookies, g.gate.surges.began = cookies, make(chan struct{}, 1)
+	g.gate.places, g.gate.failures = halfopen.NewPlaces(c.Limits), halfopen.NewFailures()
+	g.gate.replies = halfopen.NewReplies(halfopen.RepliesPerSecond)
 	if g.directory, err = newDirectory(c.Pools); err != nil {
 		return nil, err
 	}
@@ -107,6 +112,7 @@ func (g *Group) Run(ctx context.Context) {
 	var servants, loops sync.WaitGroup
 	// The servants end when the last shard has.
 	servants.Go(func() { g.directory.run(served) })
+	servants.Go(func() { g.watch(served) })
 	for range g.conf.Workers {
 		servants.Go(func() { g.workers.run(served) })
 	}
@@ -122,7 +128,7 @@ func (g *Group) Run(ctx context.Context) {
 	servants.Wait()
 }
 
-// reserve makes room for an SA that a stranger begins, if there is any.
+// reserve takes a tunnel's place, if there is one.
 func (g *Group) reserve() bool {
 	if g.total.Add(1) > int64(g.conf.MaxSAs) {
 		g.total.Add(-1)

@@ -12,11 +12,11 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
-	"github.com/ikepulse/ikepulse/ike/internal/halfopen"
 	"github.com/ikepulse/ikepulse/ike/internal/sa"
 	"github.com/ikepulse/ikepulse/ike/internal/wire"
 	"github.com/ikepulse/ikepulse/test/require"
@@ -95,7 +95,7 @@ func TestEveryHeader(t *testing.T) {
 				})
 				// The half-open one has run out of time meanwhile.
 				after := gateway.status()
-				if after.Up != 1 || after.Connecting != 0 || after.HalfOpen != 0 || after.Up != before.Up {
+				if after.Up != 1 || after.Connecting != 0 || after.Handshakes.HalfOpen != 0 || after.Up != before.Up {
 					t.Errorf("before %+v, after %+v", before, after)
 				}
 				if state != "established" && a.out == 0 {
@@ -224,7 +224,7 @@ func TestFloodLeavesNothing(t *testing.T) {
 				gateway.group.DeliverESP(packetsTo(gateway, from, junk))
 				synctest.Wait()
 			}
-			if st := gateway.status(); st.HalfOpen == 0 || st.HalfOpen > halfopen.Defaults.Cookie || st.Counters["cookies_demanded"] == 0 {
+			if st := gateway.status(); st.Handshakes.HalfOpen == 0 || st.Handshakes.HalfOpen > st.Handshakes.CookiesFrom || st.Counters["cookies_demanded"] == 0 {
 				t.Errorf("in the flood: %+v", st)
 			}
 			w.after(time.Minute)
@@ -240,7 +240,7 @@ func TestFloodLeavesNothing(t *testing.T) {
 		if grown := heap() - before; grown > 256<<10 {
 			t.Errorf("the heap has grown by %d bytes", grown)
 		}
-		if st := gateway.status(); st.Up != 1 || st.Connecting != 0 || st.HalfOpen != 0 || st.Counters["panics"] != 0 {
+		if st := gateway.status(); st.Up != 1 || st.Connecting != 0 || st.Handshakes.HalfOpen != 0 || st.Counters["panics"] != 0 {
 			t.Errorf("%+v", st)
 		}
 		client.stop()
@@ -253,7 +253,7 @@ func TestFloodLeavesNothing(t *testing.T) {
 // that the address is his; whoever does gets in, in the middle of a flood.
 func TestCookies(t *testing.T) {
 	inBubble(t, func(w *world) {
-		gateway := w.site(gatewayAddr, 2, roadwarriors(), func(c *Config) { c.Thresholds.Cookie, c.Thresholds.CookiePrefix = 10, 5 })
+		gateway := w.site(gatewayAddr, 2, roadwarriors(), func(c *Config) { c.Limits.CookiesFrom = 10 })
 		n := uint64(0)
 		w.attack(gateway, "203.0.113.9:500", func() []byte {
 			if n++; n > 200 {
@@ -266,14 +266,14 @@ func TestCookies(t *testing.T) {
 		}
 		w.after(time.Millisecond)
 		st := gateway.status()
-		if st.HalfOpen != 10 || st.Connecting != 10 || st.Counters["cookies_demanded"] != 200-5+100-5 {
+		if st.Handshakes.HalfOpen != 10 || st.Connecting != 10 || st.Counters["cookies_demanded"] != 200-3+100-7 {
 			t.Errorf("%+v", st)
 		}
 		// A cookie that is wrong is none.
 		gateway.group.DeliverIKE(packetsTo(gateway, "203.0.113.9:500",
 			initRequest(t, 5000, &wire.Notify{Kind: wire.Cookie, Data: make([]byte, 17)})))
 		w.after(time.Millisecond)
-		if st := gateway.status(); st.HalfOpen != 10 {
+		if st := gateway.status(); st.Handshakes.HalfOpen != 10 {
 			t.Errorf("with a wrong cookie: %+v", st)
 		}
 		w.site(clientAddr, 1, home("anna@example.org")).initiate()
@@ -283,7 +283,8 @@ func TestCookies(t *testing.T) {
 	})
 }
 
-// There is an end to the number of SAs, for those with a cookie, too.
+// There is an end to the number of tunnels, and handshakes take no place of
+// theirs: neither those of strangers, nor those of clients who come too late.
 func TestTableFull(t *testing.T) {
 	inBubble(t, func(w *world) {
 		gateway := w.site(gatewayAddr, 2, roadwarriors(), func(c *Config) { c.MaxSAs = 3 })
@@ -291,10 +292,50 @@ func TestTableFull(t *testing.T) {
 			gateway.group.DeliverIKE(packetsTo(gateway, fmt.Sprintf("203.0.113.%d:500", 10+i), initRequest(t, i+1)))
 		}
 		w.after(time.Millisecond)
-		if st := gateway.status(); st.Connecting != 3 || st.Counters["table_full"] != 7 {
+		if st := gateway.status(); st.Handshakes.HalfOpen != 10 || st.Counters["table_full"] != 0 {
 			t.Errorf("%+v", st)
 		}
+		// Five at once begin, since there is room; three find it still there.
+		outcome := make(chan error)
+		for i := range 5 {
+			client := w.site(fmt.Sprintf("10.7.0.%d", 10+i), 1, home(fmt.Sprintf("client%d@example.org", i)))
+			go func() { outcome <- client.group.Initiate(context.Background(), "home") }() // ends with its outcome
+		}
+		refused := 0
+		for range 5 {
+			if err := <-outcome; err != nil {
+				refused++
+				if !strings.Contains(err.Error(), "TEMPORARY_FAILURE") {
+					t.Errorf("refused with %v", err)
+				}
+			}
+		}
+		if st := gateway.status(); st.Up != 3 || refused != 2 || st.Counters["table_full"] != 2 || st.Counters["auth_failed"] != 0 {
+			t.Errorf("%d refused: %+v", refused, st)
+		}
+		// Now nobody is even begun with.
+		gateway.group.DeliverIKE(packetsTo(gateway, "203.0.113.99:500", initRequest(t, 99)))
+		w.after(time.Millisecond)
+		if st := gateway.status(); st.Connecting != 10 || st.Counters["table_full"] != 3 {
+			t.Errorf("%+v", st)
+		}
+		// Who goes leaves room.
+		if n, err := gateway.group.Terminate(context.Background(), Match(gateway.peersUp()[0])); n != 1 || err != nil {
+			t.Fatalf("terminated %d, %v", n, err)
+		}
+		w.after(time.Second)
+		w.site("10.7.0.30", 1, home("late@example.org")).initiate()
 	})
+}
+
+// peersUp are the identities of those who are connected.
+func (s *site) peersUp() (ids []string) {
+	for _, p := range s.peers() {
+		if p.State == "established" {
+			ids = append(ids, p.Identity)
+		}
+	}
+	return ids
 }
 
 // A retransmitted first message is the same SA, gets the same bytes, and costs
@@ -312,8 +353,8 @@ func TestRetransmittedInit(t *testing.T) {
 		}{{"203.0.113.9:500", first, 1}, {"203.0.113.9:500", first, 1}, {"203.0.113.9:501", first, 2}, {"203.0.113.9:500", other, 3}} {
 			gateway.group.DeliverIKE(packetsTo(gateway, tt.from, tt.data))
 			w.after(time.Millisecond)
-			if st := gateway.status(); st.HalfOpen != tt.want {
-				t.Errorf("from %s: %d half-open, want %d", tt.from, st.HalfOpen, tt.want)
+			if st := gateway.status(); st.Handshakes.HalfOpen != tt.want {
+				t.Errorf("from %s: %d half-open, want %d", tt.from, st.Handshakes.HalfOpen, tt.want)
 			}
 		}
 		if len(answers) != 4 || !bytes.Equal(answers[0], answers[1]) || bytes.Equal(answers[1], answers[2]) || bytes.Equal(answers[1], answers[3]) {
@@ -394,7 +435,7 @@ func TestCases(t *testing.T) {
 			time.Sleep(time.Second)
 		}
 		w.after(time.Minute)
-		if st := gateway.status(); st.Up != 1 || st.Connecting != 0 || st.HalfOpen != 0 || st.Counters["panics"] != 0 {
+		if st := gateway.status(); st.Up != 1 || st.Connecting != 0 || st.Handshakes.HalfOpen != 0 || st.Counters["panics"] != 0 {
 			t.Errorf("after %d messages: %+v", len(messages), st)
 		}
 		client.stop()

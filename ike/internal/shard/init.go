@@ -1,77 +1,138 @@
 package shard
 
 import (
+	"bytes"
+
 	"github.com/ikepulse/ikepulse/ike/internal/halfopen"
 	"github.com/ikepulse/ikepulse/ike/internal/mono"
 	"github.com/ikepulse/ikepulse/ike/internal/sa"
 	"github.com/ikepulse/ikepulse/ike/internal/wire"
 )
 
-// onInit takes an IKE_SA_INIT request: a retransmission goes to the SA that the
-// first made, and a new one makes an SA if the gate lets it.
-func (s *Shard) onInit(now mono.Time, h wire.Header, p wire.Packet) {
-	key := s.initKeyOf(h.SPIi, p)
-	if e := s.table.byInit[key]; e != nil {
-		if s.handle(now, e, p) != nil {
-			s.count[cDiscarded]++
-		}
+// maxFirst is the longest first message that is read. One with every algorithm
+// there is and a hybrid key exchange stays far below.
+const maxFirst = 4 << 10
+
+// deliverFirst judges an IKE_SA_INIT request where it was read: a demand for a
+// cookie is answered at once, so that nobody waits for one behind those who
+// have shown theirs, and nothing of him is queued.
+func (g *Group) deliverFirst(p wire.Packet) {
+	defer g.contain()
+	if len(p.Data) > maxFirst {
+		g.tally.add(cFirstTooLong)
 		return
 	}
-	if s.closing != nil {
+	if g.total.Load() >= int64(g.conf.MaxSAs) {
+		g.tally.add(cTableFull)
 		return
 	}
-	m, err := wire.Parse(p.Data)
+	first, err := wire.ScanFirst(p.Data)
 	if err != nil {
-		s.count[cMalformed]++
+		g.tally.add(cMalformed)
 		return
 	}
-	proven := s.group.gate.proven(now, m, p.Remote)
-	switch s.group.gate.admit(p.Remote.Addr(), proven) {
-	case halfopen.DemandCookie:
-		s.demandCookie(now, m, p)
-	case halfopen.Drop:
-		s.count[cHalfOpenFull]++
+	now := g.conf.Clock()
+	proven := first.Cookie != nil && g.gate.cookies.Check(now, first.Cookie, first.SPIi, first.Nonce, p.Remote)
+	key := halfopen.Key{SPI: first.SPIi, Remote: p.Remote, Digest: first.Digest(g.seed)}
+	verdict, place, victim := g.gate.admit(now, key, proven)
+	if victim != nil {
+		g.evict(victim)
+	}
+	switch verdict {
 	case halfopen.Accept:
-		if !s.group.reserve() {
-			s.group.gate.done(p.Remote.Addr())
-			s.count[cTableFull]++
-			return
-		}
-		s.newResponder(now, p, &pending{init: key, source: p.Remote.Addr(), proven: proven})
+		g.accept(p, &pending{place: place, proven: proven})
+	case halfopen.Known:
+		g.again(p, key)
+	case halfopen.DemandCookie:
+		g.demandCookie(now, &first, p)
+	case halfopen.SourceFull:
+		g.tally.add(cSourceFull)
+	case halfopen.Full:
+		g.tally.add(cHalfOpenFull)
+	case halfopen.Refused:
+		g.tally.add(cDiscarded)
 	}
 }
 
-// newResponder makes an SA for a request that has passed the gate. If the SA
-// refuses the request, nothing is left of it but what the sender is told.
-func (s *Shard) newResponder(now mono.Time, p wire.Packet, pd *pending) {
+// accept has its shard make an SA of a first message.
+func (g *Group) accept(p wire.Packet, pd *pending) {
+	p.Data = bytes.Clone(p.Data)
+	s := g.firstOwner(pd.place.Key())
+	if !s.first.offer(func(now mono.Time) { s.onFirst(now, p, pd) }) {
+		g.gate.done(pd.place)
+	}
+	s.rouse()
+}
+
+// again hands on a first message whose SA is there already.
+func (g *Group) again(p wire.Packet, key halfopen.Key) {
+	p.Data = bytes.Clone(p.Data)
+	s := g.firstOwner(key)
+	s.first.offer(func(now mono.Time) {
+		e := s.table.byInit[key]
+		if e == nil || s.handle(now, e, p) != nil {
+			s.count[cDiscarded]++
+		}
+	})
+	s.rouse()
+}
+
+// evict drops the SA of somebody who was answered and has not come back.
+func (g *Group) evict(victim *halfopen.Place) {
+	g.tally.add(cEvicted)
+	s := g.firstOwner(victim.Key())
+	s.post(func(now mono.Time) {
+		if e := s.table.byInit[victim.Key()]; e != nil && e.pending.place == victim {
+			s.drop(now, e)
+		}
+	})
+}
+
+// demandCookie asks the sender to show that the address is its own; nothing is
+// kept. RFC 7296 §2.6
+func (g *Group) demandCookie(now mono.Time, first *wire.First, p wire.Packet) {
+	answer := wire.Message{
+		Header: wire.Header{SPIi: first.SPIi, Exchange: wire.IKESAInit, Flags: wire.FlagResponse},
+		Payloads: []wire.Payload{&wire.Notify{Kind: wire.Cookie,
+			Data: g.gate.cookies.Make(now, first.SPIi, first.Nonce, p.Remote)}},
+	}
+	data := answer.Append(nil)
+	if len(data) > len(p.Data) {
+		g.tally.add(cWithheld)
+		return
+	}
+	g.tally.add(cCookies)
+	if g.conf.Edges.Sender.Send(wire.Packet{Local: p.Local, Remote: p.Remote, NATT: p.NATT, Data: data}) != nil {
+		g.tally.add(cSendErrors)
+		return
+	}
+	g.tally.add(cSent)
+}
+
+// contain ends a message that was judged where it was read.
+func (g *Group) contain() {
+	if recover() != nil {
+		g.tally.add(cPanics)
+	}
+}
+
+// onFirst makes an SA of a first message that has a place. If the SA refuses
+// it, nothing is left but what the sender is told.
+func (s *Shard) onFirst(now mono.Time, p wire.Packet, pd *pending) {
+	if old := s.table.byInit[pd.place.Key()]; old != nil {
+		s.drop(now, old) // it has lost its place, and does not know yet
+	}
+	if s.closing != nil {
+		s.group.gate.done(pd.place)
+		return
+	}
+	pd.size = len(p.Data)
 	e := &entry{sa: sa.NewResponder(&s.env, s.newSPI()), pending: pd}
 	s.table.add(e)
 	if s.handle(now, e, p) != nil {
 		s.count[cDiscarded]++
 		s.drop(now, e)
 	}
-}
-
-// demandCookie asks the sender to show that the address is its own; nothing is
-// kept. RFC 7296 §2.6
-func (s *Shard) demandCookie(now mono.Time, m *wire.Message, p wire.Packet) {
-	nonce, ok := wire.Find[*wire.Nonce](m.Payloads)
-	if !ok {
-		s.count[cMalformed]++
-		return
-	}
-	cookie := s.group.gate.cookies.Make(now, m.SPIi, nonce.Data, p.Remote)
-	answer := wire.Message{
-		Header:   wire.Header{SPIi: m.SPIi, Exchange: wire.IKESAInit, Flags: wire.FlagResponse},
-		Payloads: []wire.Payload{&wire.Notify{Kind: wire.Cookie, Data: cookie}},
-	}
-	data := answer.Append(nil)
-	if len(data) > len(p.Data) {
-		s.count[cWithheld]++
-		return
-	}
-	s.count[cCookies]++
-	s.transmit(wire.Packet{Local: p.Local, Remote: p.Remote, NATT: p.NATT, Data: data})
 }
 
 // credited takes note that a packet came.

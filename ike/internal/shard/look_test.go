@@ -147,7 +147,7 @@ func (s *site) wantNothing() {
 	if left := s.leftovers(); left != "" {
 		s.w.t.Errorf("%v: left behind: %s", s.addr, left)
 	}
-	if st.Up+st.Connecting+st.Deleting+st.HalfOpen != 0 || s.group.total.Load() != 0 {
+	if st.Up+st.Connecting+st.Deleting+st.Handshakes.HalfOpen != 0 || s.group.total.Load() != 0 {
 		s.w.t.Errorf("%v: SAs are left: %+v", s.addr, st)
 	}
 	for name, n := range st.Leases {

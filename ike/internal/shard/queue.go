@@ -83,6 +83,10 @@ type mailbox struct {
 	mu      sync.Mutex
 	filling []message
 	dropped uint64
+
+	// Those below are the taker's.
+	taken []message
+	next  int
 }
 
 // offer queues a message, unless the mailbox is full.
@@ -106,14 +110,37 @@ func (m *mailbox) post(f message) {
 	m.filling = append(m.filling, f)
 }
 
-// take gives all messages in exchange for a slice that has been worked off.
-func (m *mailbox) take(done []message) []message {
-	clear(done)
+// some hands out n messages at most.
+func (m *mailbox) some(n int, do func(message)) {
+	for range n {
+		if m.next == len(m.taken) {
+			m.refill()
+		}
+		if m.next == len(m.taken) {
+			return
+		}
+		f := m.taken[m.next]
+		m.next++
+		do(f)
+	}
+}
+
+// refill takes all messages in exchange for a slice that has been worked off.
+func (m *mailbox) refill() {
+	clear(m.taken)
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	full := m.filling
-	m.filling = done[:0]
-	return full
+	m.taken, m.filling, m.next = m.filling, m.taken[:0], 0
+}
+
+// waiting reports whether some would hand out anything.
+func (m *mailbox) waiting() bool {
+	if m.next < len(m.taken) {
+		return true
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return len(m.filling) > 0
 }
 
 func (m *mailbox) drops() uint64 {
@@ -161,4 +188,31 @@ func (q *stream) waiting() bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	return len(q.filling.packets) > 0
+}
+
+// queue is first in, first out, and belongs to one goroutine or stands behind
+// a lock.
+type queue[T any] struct {
+	items []T
+	head  int
+}
+
+func (q *queue[T]) len() int { return len(q.items) - q.head }
+
+func (q *queue[T]) first() *T { return &q.items[q.head] }
+
+func (q *queue[T]) push(v T) { q.items = append(q.items, v) }
+
+// pop takes the first. What has been popped is let go of at once, and its room
+// is used again before the queue grows twice as long as what is in it.
+func (q *queue[T]) pop() T {
+	var none T
+	v := q.items[q.head]
+	q.items[q.head] = none
+	if q.head++; q.head == len(q.items) {
+		*q = queue[T]{}
+	} else if q.head > len(q.items)/2 {
+		q.items, q.head = append([]T(nil), q.items[q.head:]...), 0
+	}
+	return v
 }

@@ -5,13 +5,15 @@ import (
 	"hash/maphash"
 	"net/netip"
 
+	"github.com/ikepulse/ikepulse/ike/internal/halfopen"
 	"github.com/ikepulse/ikepulse/ike/internal/wire"
 )
 
 // DeliverIKE takes IKE messages as they came from the wire. Any goroutine may
 // call it, with messages for anybody: it looks at flags and SPIs only, copies
 // each message into its owner's inbox, and never waits. What does not fit is
-// dropped and counted.
+// dropped and counted. A first message is judged before: it has a place among
+// the half-open, or is none of the shards' business.
 func (g *Group) DeliverIKE(packets []wire.Packet) {
 	for _, p := range packets {
 		h, err := wire.ParseHeader(p.Data)
@@ -20,10 +22,14 @@ func (g *Group) DeliverIKE(packets []wire.Packet) {
 			g.undeliverable.Add(1)
 			continue
 		}
+		if h.Major() == 2 && isFirst(h) {
+			g.deliverFirst(p)
+			continue
+		}
 		s := g.ikeOwner(h, p.Remote.Addr())
 		box := &s.ike
-		if ownSPI(h) == 0 {
-			box = &s.first.inbox
+		if ownSPI(h) == 0 || h.Exchange == wire.IKEAuth && h.Flags&wire.FlagResponse == 0 {
+			box = &s.auth
 		}
 		if box.put(p) {
 			s.rouse()
@@ -85,8 +91,15 @@ func (g *Group) ikeOwner(h wire.Header, from netip.Addr) *Shard {
 	if spi := ownSPI(h); spi != 0 {
 		return g.shards[int(spi>>shardShift)%len(g.shards)]
 	}
+	return g.bySource(h.SPIi, from)
+}
+
+// firstOwner is the shard of the SA that a first message begins.
+func (g *Group) firstOwner(key halfopen.Key) *Shard { return g.bySource(key.SPI, key.Remote.Addr()) }
+
+func (g *Group) bySource(spi uint64, from netip.Addr) *Shard {
 	var b [8 + 16]byte
-	binary.BigEndian.PutUint64(b[:], h.SPIi)
+	binary.BigEndian.PutUint64(b[:], spi)
 	prefix := sourcePrefix(from).As16()
 	copy(b[8:], prefix[:])
 	return g.shards[maphash.Bytes(g.seed, b[:])%uint64(len(g.shards))]

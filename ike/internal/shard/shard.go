@@ -5,7 +5,9 @@ import (
 	"hash/maphash"
 	"io"
 	"net/netip"
+	"runtime"
 	"runtime/debug"
+	"sync/atomic"
 	"time"
 
 	"github.com/ikepulse/ikepulse/ike/internal/mono"
@@ -24,11 +26,12 @@ type Shard struct {
 	conf  *Config
 	edges Edges
 
-	ike   inbox  // messages for an SA
-	first stream // messages that would begin one
-	esp   stream // ESP from the peers
-	inner stream // packets that are to be sealed
-	drift stream // SPIs whose packets came from elsewhere
+	ike   stream  // messages for an SA, and from it
+	auth  stream  // IKE_AUTH requests, whose senders have proved nothing yet
+	first mailbox // first messages that have a place
+	esp   stream  // ESP from the peers
+	inner stream  // packets that are to be sealed
+	drift stream  // SPIs whose packets came from elsewhere
 	mail  mailbox
 	wake  chan struct{} // holds one: there is something to do
 
@@ -43,40 +46,43 @@ type Shard struct {
 	dialers dialers
 	closing *closing // nil until the end begins
 
-	current  *entry // the SA that is being worked on
-	out      sa.Effects
-	record   []byte
-	ikeDone  batch // worked off, to be filled again
-	mailDone []message
-	alarm    <-chan time.Time
-	alarmAt  mono.Time
-	seq      uint64
-	count    counters
-	lagMax   time.Duration // the longest that anything has waited for the loop
+	current *entry // the SA that is being worked on
+	out     sa.Effects
+	record  []byte
+	alarm   <-chan time.Time
+	alarmAt mono.Time
+	seq     uint64
+	count   counters
+	lag     lag
+	wokenAt atomic.Int64 // when something came first since the turn began; 0: nothing has
 }
 
 const (
 	// granularity is how late a deadline may come.
 	granularity = time.Millisecond
-	// share is how many packets of each lesser kind may go before the SAs'
-	// own messages are looked at again.
+	// share is how many packets of each kind may go before the others are
+	// looked at again.
 	share = 64
+	// handshakeShare is the same for what takes some 50 µs each.
+	handshakeShare = 16
 
-	ikeInboxPackets = 4096
-	ikeInboxBytes   = 4 << 20
-	firstPackets    = 1024
-	firstBytes      = 1 << 20
-	espInboxPackets = 4096
-	espInboxBytes   = 8 << 20
-	driftPackets    = 4096 // as many peers as may lose their mapping at once
-	driftBytes      = driftPackets * 4
-	mailboxMessages = 4096
+	ikeInboxPackets  = 4096
+	ikeInboxBytes    = 4 << 20
+	authInboxPackets = 16384
+	authInboxBytes   = 16 << 20
+	firstMessages    = 4096
+	espInboxPackets  = 4096
+	espInboxBytes    = 8 << 20
+	driftPackets     = 4096 // as many peers as may lose their mapping at once
+	driftBytes       = driftPackets * 4
+	mailboxMessages  = 4096
 )
 
 func newShard(g *Group, index int) *Shard {
 	s := &Shard{index: index, group: g, conf: &g.conf, edges: g.conf.Edges,
-		ike:   inbox{maxPackets: ikeInboxPackets, maxBytes: ikeInboxBytes},
-		first: stream{inbox: inbox{maxPackets: firstPackets, maxBytes: firstBytes}},
+		ike:   stream{inbox: inbox{maxPackets: ikeInboxPackets, maxBytes: ikeInboxBytes}},
+		auth:  stream{inbox: inbox{maxPackets: authInboxPackets, maxBytes: authInboxBytes}},
+		first: mailbox{max: firstMessages},
 		esp:   stream{inbox: inbox{maxPackets: espInboxPackets, maxBytes: espInboxBytes}},
 		inner: stream{inbox: inbox{maxPackets: espInboxPackets, maxBytes: espInboxBytes}},
 		drift: stream{inbox: inbox{maxPackets: driftPackets, maxBytes: driftBytes}},
@@ -92,7 +98,7 @@ func newShard(g *Group, index int) *Shard {
 	s.alloc, s.freeSPI = g.conf.Edges.AllocSPI(index), g.conf.Edges.FreeSPI(index)
 	s.env = sa.Env{Rand: g.conf.Rand, Policy: g.conf.Policy, AllocSPI: s.allocSPI,
 		LastSent:   func(spi uint32) mono.Time { return mono.Time(s.plane.LastSent(spi)) },
-		FailedAuth: func(mono.Time, netip.Addr, sa.ID) time.Duration { return 0 },
+		FailedAuth: s.failedAuth,
 		NATTPort:   g.conf.NATTPort, HalfOpen: g.conf.HalfOpen, ForceEncap: g.conf.ForceEncap}
 	s.dialers.init(s)
 	return s
@@ -100,43 +106,46 @@ func newShard(g *Group, index int) *Shard {
 
 // run is the loop. It ends some time after a message that the end begins.
 func (s *Shard) run() {
+	began := s.conf.Clock()
 	for {
-		began := s.conf.Clock()
+		s.wokenAt.Store(0)
 		more := s.turn(began)
-		s.busy(began)
 		if s.finished() {
 			return
 		}
+		since := began // what has come since then waits
 		if !more {
-			s.sleep(began)
+			ended := s.conf.Clock()
+			s.lag.add(ended, ended.Sub(began))
+			since = s.sleep(ended)
 		}
+		// Where they share a processor, readers and workers come between two
+		// turns.
+		runtime.Gosched()
+		began = s.conf.Clock()
+		s.lag.add(began, began.Sub(since))
 	}
 }
 
-// turn does what there is to do: what SAs are told first, what strangers and
-// ESP want last and never much of it at once, so that no flood of either can
-// starve the answers to DPD probes.
+// turn does what there is to do, and never much of one kind at once, so that
+// no flood or surge can starve the answers to DPD probes and ESP.
 func (s *Shard) turn(now mono.Time) (more bool) {
-	s.ikeDone = s.ike.take(s.ikeDone)
-	for _, p := range s.ikeDone.packets {
-		s.onIKE(now, p)
-	}
-	s.mailDone = s.mail.take(s.mailDone)
-	for _, m := range s.mailDone {
-		s.onMessage(now, m)
-	}
+	s.ike.some(share, func(p wire.Packet) { s.onIKE(now, p) })
+	s.mail.some(handshakeShare, func(m message) { s.onMessage(now, m) })
 	s.wheel.Advance(now, func(id uint32) { s.onDeadline(now, s.table.slab[id]) })
 	s.dialers.advance(now)
 	s.closeSome(now)
-	s.first.some(share, func(p wire.Packet) { s.onIKE(now, p) })
+	s.auth.some(handshakeShare, func(p wire.Packet) { s.onIKE(now, p) })
+	s.first.some(handshakeShare, func(m message) { s.onMessage(now, m) })
 	s.esp.some(share, func(p wire.Packet) { s.onESP(now, p) })
 	s.inner.some(share, func(p wire.Packet) { s.onInner(now, p.Data) })
 	s.drift.some(share, func(p wire.Packet) { s.onDrift(now, p) })
-	return s.first.waiting() || s.esp.waiting() || s.inner.waiting() || s.drift.waiting()
+	return s.ike.waiting() || s.mail.waiting() || s.auth.waiting() || s.first.waiting() ||
+		s.esp.waiting() || s.inner.waiting() || s.drift.waiting()
 }
 
-// sleep waits for something to do.
-func (s *Shard) sleep(now mono.Time) {
+// sleep waits for something to do, and tells since when there is.
+func (s *Shard) sleep(now mono.Time) mono.Time {
 	next := mono.Earliest(s.wheel.Next(), s.dialers.next(), s.nextClosing())
 	if next != s.alarmAt {
 		s.alarm, s.alarmAt = nil, next
@@ -146,14 +155,22 @@ func (s *Shard) sleep(now mono.Time) {
 	}
 	select {
 	case <-s.wake:
+		if at := s.wokenAt.Load(); at != 0 {
+			return mono.Time(at)
+		}
+		return s.conf.Clock() // it came while the turn began, and has been done
 	case <-s.alarm:
-		s.lag(s.conf.Clock().Sub(s.alarmAt))
+		at := s.alarmAt
 		s.alarmAt = 0
+		return at
 	}
 }
 
 // rouse makes the loop look at its inboxes. Any goroutine calls it.
 func (s *Shard) rouse() {
+	if s.wokenAt.Load() == 0 {
+		s.wokenAt.CompareAndSwap(0, int64(s.conf.Clock()))
+	}
 	select {
 	case s.wake <- struct{}{}:
 	default:
@@ -172,11 +189,6 @@ func (s *Shard) offer(m message) bool {
 	s.rouse()
 	return ok
 }
-
-// busy notes how long a turn has kept everything else waiting.
-func (s *Shard) busy(began mono.Time) { s.lag(s.conf.Clock().Sub(began)) }
-
-func (s *Shard) lag(d time.Duration) { s.lagMax = max(s.lagMax, d) }
 
 func (s *Shard) onMessage(now mono.Time, m message) {
 	defer s.contain(now)
@@ -249,4 +261,13 @@ func (s *Shard) read(b []byte) {
 	if _, err := io.ReadFull(s.conf.Rand, b); err != nil {
 		panic("shard: the random source failed: " + err.Error())
 	}
+}
+
+// failedAuth tells how long somebody who has failed is to wait for his answer.
+func (s *Shard) failedAuth(now mono.Time, from netip.Addr, claimed sa.ID) time.Duration {
+	wait := s.group.gate.failed(now, from, claimed)
+	if wait > 0 {
+		s.count[cAuthsDelayed]++
+	}
+	return wait
 }

@@ -32,6 +32,7 @@ type site struct {
 	fail    map[string]int // how often a call is to fail
 	panics  map[string]int // how often a call is to panic
 	events  []Event
+	surges  []Surge
 	inner   [][]byte
 	planes  []*plane
 	sent    int // bytes

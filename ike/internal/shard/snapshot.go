@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/ikepulse/ikepulse/ike/internal/halfopen"
 	"github.com/ikepulse/ikepulse/ike/internal/mono"
 	"github.com/ikepulse/ikepulse/ike/internal/sa"
 	"github.com/ikepulse/ikepulse/ike/internal/wire"
@@ -262,17 +263,52 @@ type Status struct {
 	Up         int               `json:"up"`
 	Connecting int               `json:"connecting"`
 	Deleting   int               `json:"deleting"`
-	HalfOpen   int               `json:"half_open"`
+	Handshakes Handshakes        `json:"handshakes"`
 	MaxSAs     int               `json:"max"`
 	Leases     map[string]int    `json:"leases"`     // addresses that each pool has given
 	LagMaxUS   []int64           `json:"lag_max_us"` // the longest that anything has waited for each shard
+	LagP99US   []int64           `json:"lag_p99_us"` // what 99 % of the moments of the last minute had at most
 	Counters   map[string]uint64 `json:"counters"`
+}
+
+// Handshakes are those with peers who have not proved who they are.
+type Handshakes struct {
+	HalfOpen    int  `json:"half_open"`
+	Max         int  `json:"max"`
+	PerSource   int  `json:"per_source"`
+	CookiesFrom int  `json:"cookies_from"`
+	Cookies     bool `json:"cookies"` // everybody is asked for one
+	// Waiting are key exchanges that are still to be computed, the first of
+	// them for so long.
+	Waiting   int           `json:"waiting"`
+	WaitingMS int64         `json:"waiting_ms"`
+	Sources   []FromASource `json:"sources"` // the largest few, those that were turned away first
+}
+
+// FromASource are the handshakes of one source.
+type FromASource = halfopen.Household
+
+// largestSources is how many sources are shown.
+const largestSources = 5
+
+func (g *Group) handshakes() Handshakes {
+	now := g.conf.Clock()
+	waiting, oldest := g.workers.backlog(now)
+	g.gate.mu.Lock()
+	defer g.gate.mu.Unlock()
+	p := g.gate.places
+	l := p.Limits()
+	return Handshakes{HalfOpen: p.Taken(now), Max: l.Max, PerSource: l.PerSource, CookiesFrom: l.CookiesFrom,
+		Cookies: p.Pressed(now), Waiting: waiting, WaitingMS: oldest.Milliseconds(), Sources: p.Largest(largestSources)}
 }
 
 // Status asks every shard and the directory.
 func (g *Group) Status(ctx context.Context) (Status, error) {
-	st := Status{HalfOpen: g.gate.halfOpen(), MaxSAs: g.conf.MaxSAs, Counters: map[string]uint64{
+	st := Status{Handshakes: g.handshakes(), MaxSAs: g.conf.MaxSAs, Counters: map[string]uint64{
 		"datagrams_undeliverable": g.undeliverable.Load(), "key_exchange_panics": g.workers.panics.Load()}}
+	var read counters
+	g.tally.addTo(&read)
+	st.count(read)
 	for _, s := range g.shards {
 		one, err := ask(ctx, s, func(mono.Time) shardStatus { return s.status() })
 		if err != nil {
@@ -289,7 +325,7 @@ func (g *Group) Status(ctx context.Context) (Status, error) {
 // shardStatus is one shard's part of a Status.
 type shardStatus struct {
 	up, connecting, deleting int
-	lagMax                   time.Duration
+	lagMax, lagP99           time.Duration
 	counters                 counters
 }
 
@@ -298,13 +334,18 @@ func (st *Status) add(one shardStatus) {
 	st.Connecting += one.connecting
 	st.Deleting += one.deleting
 	st.LagMaxUS = append(st.LagMaxUS, one.lagMax.Microseconds())
-	for i, n := range one.counters {
+	st.LagP99US = append(st.LagP99US, one.lagP99.Microseconds())
+	st.count(one.counters)
+}
+
+func (st *Status) count(c counters) {
+	for i, n := range c {
 		st.Counters[counterNames[i]] += n
 	}
 }
 
 func (s *Shard) status() shardStatus {
-	st := shardStatus{counters: s.counted(), lagMax: s.lagMax}
+	st := shardStatus{counters: s.counted(), lagMax: s.lag.max, lagP99: s.lag.p99()}
 	for _, e := range s.table.slab {
 		switch {
 		case e == nil:

@@ -25,8 +25,8 @@ func (s *Shard) carryOut(now mono.Time, e *entry) {
 		}
 		s.count[cFailedStep]++
 		if errors.Is(err, ErrBusy) && e.pending != nil && e.sa.Role() == sa.Responder {
-			// The peer will ask again, and then there may be time for it.
-			s.count[cHandshakesShed]++
+			// The peer will ask again, and then there may be room for it.
+			s.count[cShedFull]++
 			s.drop(now, e)
 			return
 		}
@@ -63,7 +63,9 @@ func (s *Shard) step(now mono.Time, e *entry, st sa.Step) error {
 	case sa.InstallOutbound:
 		return s.installOutbound(e, st.Child)
 	case sa.Agree:
-		return s.agree(e, st)
+		return s.agree(now, e, st)
+	case sa.Admit:
+		return s.admit(e, st)
 	default:
 		s.sureStep(now, e, st)
 		return nil
@@ -89,8 +91,6 @@ func (s *Shard) sureStep(now mono.Time, e *entry, st sa.Step) {
 		s.send(e, st.Packet)
 	case sa.Keepalive:
 		s.keepalive(st.Path)
-	case sa.Admit:
-		s.admit(e, st)
 	case sa.Leave:
 		s.leave(e)
 	case sa.Report:

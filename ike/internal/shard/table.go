@@ -2,12 +2,11 @@ package shard
 
 import (
 	"encoding/binary"
-	"hash/maphash"
 	"net/netip"
 
+	"github.com/ikepulse/ikepulse/ike/internal/halfopen"
 	"github.com/ikepulse/ikepulse/ike/internal/mono"
 	"github.com/ikepulse/ikepulse/ike/internal/sa"
-	"github.com/ikepulse/ikepulse/ike/internal/wire"
 )
 
 // entry is one SA and what its shard knows of it beside. Only the shard's
@@ -20,6 +19,7 @@ type entry struct {
 	dial    *dialer  // who called, for an SA that we began
 	held    holdings
 	heard   mono.Time // newest ESP that proved life, at the last judgement
+	placed  bool      // it has one of the tunnels' places
 	checkAt mono.Time // when to judge whether the peer lives; 0: not yet, or never
 	moveAt  mono.Time // no Rebound before this
 	driftAt mono.Time // when a drift was last taken up
@@ -28,8 +28,9 @@ type entry struct {
 
 // pending is what an SA needs only as long as its peer may be anybody.
 type pending struct {
-	init   initKey
-	source netip.Addr // as which it is counted among the half-open
+	place    *halfopen.Place // with the key of its first message
+	answered bool            // that message is
+	size     int             // and so long
 	// proven tells that the peer has returned a cookie, so that the address
 	// is his.
 	proven bool
@@ -39,26 +40,24 @@ type pending struct {
 	credit int
 }
 
-// initKey recognises the retransmission of an IKE_SA_INIT request: the same
-// bytes from the same place. Another request of the same SPI is another SA.
-// RFC 7296 §2.1
-type initKey struct {
-	spi    uint64
-	remote netip.AddrPort
-	digest uint64
+func (pd *pending) rank() rank {
+	if pd.proven {
+		return rankProven
+	}
+	return rankUnproven
 }
 
 // table finds the SAs of one shard.
 type table struct {
 	slab    []*entry
 	free    []uint32
-	bySPI   map[uint64]*entry // our IKE SPI
-	byInit  map[initKey]*entry
-	byChild map[uint32]*entry // our inbound ESP SPI
+	bySPI   map[uint64]*entry       // our IKE SPI
+	byInit  map[halfopen.Key]*entry // by the first message, until AUTH. RFC 7296 §2.1
+	byChild map[uint32]*entry       // our inbound ESP SPI
 }
 
 func newTable() table {
-	return table{bySPI: map[uint64]*entry{}, byInit: map[initKey]*entry{}, byChild: map[uint32]*entry{}}
+	return table{bySPI: map[uint64]*entry{}, byInit: map[halfopen.Key]*entry{}, byChild: map[uint32]*entry{}}
 }
 
 // add gives e a place.
@@ -72,7 +71,7 @@ func (t *table) add(e *entry) {
 	}
 	t.bySPI[e.sa.SPI()] = e
 	if e.pending != nil {
-		t.byInit[e.pending.init] = e
+		t.byInit[e.pending.place.Key()] = e
 	}
 }
 
@@ -80,7 +79,7 @@ func (t *table) add(e *entry) {
 func (t *table) remove(e *entry) {
 	delete(t.bySPI, e.sa.SPI())
 	if e.pending != nil {
-		delete(t.byInit, e.pending.init)
+		delete(t.byInit, e.pending.place.Key())
 	}
 	t.slab[e.id] = nil
 	t.free = append(t.free, e.id)
@@ -107,11 +106,6 @@ func (s *Shard) newSPI() uint64 {
 	}
 }
 
-// initKeyOf is the key of an IKE_SA_INIT request.
-func (s *Shard) initKeyOf(spi uint64, p wire.Packet) initKey {
-	return initKey{spi, p.Remote, maphash.Bytes(s.seed, p.Data)}
-}
-
 // settle brings the tables and the wheel up to date after an SA was touched.
 func (s *Shard) settle(now mono.Time, e *entry) {
 	if e.gone {
@@ -122,8 +116,13 @@ func (s *Shard) settle(now mono.Time, e *entry) {
 		s.drop(now, e)
 		return
 	}
-	if e.pending != nil && authenticated(state) {
+	switch pd := e.pending; {
+	case pd == nil:
+	case authenticated(state):
 		s.trust(e)
+	case state == sa.HalfOpen && !pd.answered:
+		pd.answered = true
+		s.group.gate.answered(now, pd.place)
 	}
 	if state == sa.Up && (e.checkAt == 0 || e.sa.Exhausted()) {
 		s.check(now, e) // which may settle it again
@@ -142,8 +141,9 @@ func authenticated(st sa.State) bool {
 
 // trust ends the precautions against a stranger.
 func (s *Shard) trust(e *entry) {
-	s.group.gate.done(e.pending.source)
-	delete(s.table.byInit, e.pending.init)
+	s.group.gate.done(e.pending.place)
+	s.group.gate.proved(e.sa.Path().Remote.Addr(), e.sa.PeerID())
+	delete(s.table.byInit, e.pending.place.Key())
 	e.pending = nil
 }
 
@@ -156,9 +156,11 @@ func (s *Shard) drop(now mono.Time, e *entry) {
 	e.gone = true
 	s.wheel.Cancel(e.id)
 	s.table.remove(e)
-	s.group.total.Add(-1)
+	if e.placed {
+		s.group.total.Add(-1)
+	}
 	if e.pending != nil {
-		s.group.gate.done(e.pending.source)
+		s.group.gate.done(e.pending.place)
 	}
 	s.reclaim(now, e)
 	if e.dial != nil {

@@ -52,7 +52,7 @@ func TestTunnelOverLossyNetwork(t *testing.T) {
 		}
 		w.loss = 0
 		w.after(10 * time.Minute)
-		if got := gateway.status(); got.Up > 0 || got.HalfOpen > 0 {
+		if got := gateway.status(); got.Up > 0 || got.Handshakes.HalfOpen > 0 {
 			t.Errorf("after the last client has gone: %+v", got)
 		}
 		gateway.wantOrderly()

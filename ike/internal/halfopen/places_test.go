@@ -1,0 +1,452 @@
+package halfopen
+
+import (
+	"encoding/binary"
+	"maps"
+	"math/rand/v2"
+	"net/netip"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/ikepulse/ikepulse/ike/internal/mono"
+)
+
+// v4 is the nth of many addresses.
+func v4(n uint32) netip.Addr {
+	return netip.AddrFrom4([4]byte(binary.BigEndian.AppendUint32(nil, 0xc6120000+n)))
+}
+
+// began is when a test begins.
+const began = mono.Time(time.Hour)
+
+// desk admits first messages, each of which is a new one.
+type desk struct {
+	t      *testing.T
+	now    mono.Time
+	places *Places
+	spi    uint64
+}
+
+func newDesk(t *testing.T, l Limits) *desk {
+	return &desk{t: t, now: began, places: NewPlaces(l)}
+}
+
+func (d *desk) key(from netip.Addr) Key {
+	d.spi++
+	return Key{SPI: d.spi, Remote: netip.AddrPortFrom(from, 500)}
+}
+
+// admit wants a verdict for a new message, and gives its place.
+func (d *desk) admit(what string, from netip.Addr, proven bool, want Verdict) (place, victim *Place) {
+	d.t.Helper()
+	v, place, victim := d.places.Admit(d.now, d.key(from), proven)
+	if v != want || (place != nil) != (v == Accept) {
+		d.t.Errorf("%s: %v, want %v", what, v, want)
+	}
+	return place, victim
+}
+
+func TestPlaces(t *testing.T) {
+	d := newDesk(t, Limits{CookiesFrom: 10, PerSource: 5, Max: 15})
+	var mine []*Place
+	take := func(what string, from netip.Addr, proven bool) {
+		t.Helper()
+		if p, _ := d.admit(what, from, proven, Accept); p != nil {
+			mine = append(mine, p)
+		}
+	}
+	for range 3 {
+		take("few of a source", v4(1), false)
+	}
+	d.admit("a fourth of one source", v4(1), false, DemandCookie)
+	d.admit("an IPv4-mapped form of it", netip.AddrFrom16(v4(1).As16()), false, DemandCookie)
+	take("with a cookie", v4(1), true)
+	take("with a cookie", v4(1), true)
+	d.admit("a source that hoards", v4(1), true, SourceFull)
+	for n := range uint32(5) {
+		take("more sources", v4(10+n), false)
+	}
+	d.admit("above the threshold, a new source", v4(20), false, DemandCookie)
+	for n := range uint32(5) {
+		take("above it, with a cookie", v4(20+n), true)
+	}
+	d.admit("full", v4(30), true, Full)
+	d.admit("full, no cookie", v4(30), false, DemandCookie)
+	d.places.Done(mine[len(mine)-1])
+	d.places.Done(mine[len(mine)-1]) // a second time
+	take("room again", v4(30), true)
+	if n := d.places.Taken(d.now); n != 15 {
+		t.Errorf("%d places are taken, want 15", n)
+	}
+	if got := d.places.Largest(2); len(got) != 2 || got[0] != (Household{v4(1).String(), 5, 1}) || got[1].HalfOpen != 1 {
+		t.Errorf("the largest are %v", got)
+	}
+	for _, p := range mine {
+		d.places.Done(p)
+	}
+	if d.places.Taken(d.now) != 0 || len(d.places.sources) != 0 || d.places.answered.Len() != 0 {
+		t.Errorf("%d places and %d sources are left", d.places.Taken(d.now), len(d.places.sources))
+	}
+}
+
+// TestDemandHasAMemory: who was asked for a cookie may have a first message
+// without one on its way for ten seconds after the cause has gone; and no
+// longer is anybody asked.
+func TestDemandHasAMemory(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		cause func(d *desk) []*Place
+		other Verdict // of a source that has nothing to do with it
+	}{
+		{"all", func(d *desk) (all []*Place) {
+			for n := range uint32(10) {
+				p, _ := d.admit("a client", v4(100+n), false, Accept)
+				all = append(all, p)
+			}
+			return all
+		}, DemandCookie},
+		{"one source", func(d *desk) (all []*Place) {
+			for range unprovenPerSource {
+				p, _ := d.admit("a client", v4(1), false, Accept)
+				all = append(all, p)
+			}
+			return all
+		}, Accept},
+		{"work to do", func(d *desk) []*Place { d.places.Press(d.now); return nil }, DemandCookie},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			d := newDesk(t, Limits{CookiesFrom: 10, PerSource: 5, Max: 15})
+			causes := tt.cause(d)
+			d.admit("at the cause", v4(1), false, DemandCookie)
+			for _, p := range causes {
+				d.places.Done(p)
+			}
+			d.now = d.now.Add(demandTime - 1)
+			d.admit("ten seconds later", v4(1), false, DemandCookie)
+			if p, _ := d.admit("of another source", v4(2), false, tt.other); p != nil {
+				d.places.Done(p)
+			}
+			d.now++
+			d.admit("after that", v4(1), false, Accept)
+		})
+	}
+}
+
+// TestDemandLastsWhileItsCauseDoes: ten seconds are counted from the last time
+// that there were too many.
+func TestDemandLastsWhileItsCauseDoes(t *testing.T) {
+	d := newDesk(t, Limits{CookiesFrom: 1, PerSource: 5, Max: 15})
+	p, _ := d.admit("the first", v4(1), false, Accept)
+	for range 100 {
+		d.now = d.now.Add(time.Second)
+		d.admit("another", v4(2), false, DemandCookie)
+	}
+	d.places.Done(p)
+	d.now = d.now.Add(demandTime - 1)
+	d.admit("another", v4(2), false, DemandCookie)
+}
+
+// TestKnown: a message that has a place is its own retransmission, whatever the
+// limits say meanwhile, and takes no other.
+func TestKnown(t *testing.T) {
+	d := newDesk(t, Limits{CookiesFrom: 1, PerSource: 1, Max: 1})
+	key := d.key(v4(1))
+	_, place, _ := d.places.Admit(d.now, key, false)
+	for _, proven := range []bool{false, true} {
+		if v, _, _ := d.places.Admit(d.now, key, proven); v != Known {
+			t.Errorf("its retransmission: %v", v)
+		}
+		d.places.Answered(d.now, place)
+	}
+	other := key
+	other.Digest++
+	if v, _, _ := d.places.Admit(d.now, other, true); v != SourceFull {
+		t.Errorf("another message with its SPI: %v", v)
+	}
+	d.places.Done(place)
+	if v, again, _ := d.places.Admit(d.now, key, true); v != Accept || again == place {
+		t.Errorf("once it is done: %v", v)
+	}
+	d.places.Done(place) // late: it is another's now
+	if d.places.Taken(d.now) != 1 {
+		t.Error("a late Done took another's place")
+	}
+}
+
+// TestEviction: only a proven newcomer may evict, and only somebody who has been
+// answered two seconds ago and has not come back.
+func TestEviction(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		limit Limits
+		other netip.Addr // of those who have the places
+		full  Verdict
+	}{
+		{"of the same source", Limits{CookiesFrom: 100, PerSource: 3, Max: 100}, v4(1), SourceFull},
+		{"of all", Limits{CookiesFrom: 3, PerSource: 3, Max: 3}, v4(2), Full},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			d := newDesk(t, tt.limit)
+			var held []*Place
+			for range 3 {
+				p, _ := d.admit("a place", tt.other, true, Accept)
+				held = append(held, p)
+			}
+			d.now = d.now.Add(time.Minute)
+			d.admit("nobody was answered", v4(1), true, tt.full)
+			d.places.Answered(d.now, held[1])
+			d.now = d.now.Add(time.Second)
+			d.places.Answered(d.now, held[0])
+			d.now = d.now.Add(evictableAfter - time.Second - 1)
+			d.admit("answered just now", v4(1), true, tt.full)
+			d.now++
+			d.admit("without a cookie", v4(1), false, DemandCookie)
+			if _, victim := d.admit("with one", v4(1), true, Accept); victim != held[1] {
+				t.Errorf("the victim is %v, want the one answered first", victim)
+			}
+			d.admit("the next is not old enough", v4(1), true, tt.full)
+			d.now = d.now.Add(time.Second)
+			if _, victim := d.admit("now it is", v4(1), true, Accept); victim != held[0] {
+				t.Errorf("the victim is %v", victim)
+			}
+			d.now = d.now.Add(time.Minute)
+			d.admit("the third was never answered", v4(1), true, tt.full)
+			if d.places.Taken(d.now) != 3 {
+				t.Errorf("%d places are taken", d.places.Taken(d.now))
+			}
+		})
+	}
+}
+
+// TestNoEvictionBelowTheLimit: while there is room nobody has to go.
+func TestNoEvictionBelowTheLimit(t *testing.T) {
+	d := newDesk(t, Limits{CookiesFrom: 100, PerSource: 3, Max: 100})
+	p, _ := d.admit("a place", v4(1), true, Accept)
+	d.places.Answered(d.now, p)
+	d.now = d.now.Add(time.Minute)
+	for range 2 {
+		if _, victim := d.admit("there is room", v4(1), true, Accept); victim != nil {
+			t.Error("somebody had to go")
+		}
+	}
+}
+
+// TestRefusedValueKeepsItsPlace: bad public values one after the other do not
+// get a key exchange each.
+func TestRefusedValueKeepsItsPlace(t *testing.T) {
+	d := newDesk(t, Limits{CookiesFrom: 100, PerSource: 5, Max: 100})
+	cost := 0
+	for i := range 5000 {
+		if v, p, _ := d.places.Admit(d.now, d.key(v4(1)), i%2 == 0); v == Accept {
+			cost++
+			d.places.Refuse(d.now, p)
+			d.places.Done(p) // its SA is gone; the place stays
+		}
+		d.now = d.now.Add(time.Millisecond)
+	}
+	if cost != 5 {
+		t.Errorf("5,000 bad values in 5 seconds cost %d key exchanges, want 5", cost)
+	}
+	key := d.key(v4(2))
+	_, p, _ := d.places.Admit(d.now, key, true)
+	d.places.Refuse(d.now, p)
+	d.now = d.now.Add(refusedFor - 1)
+	if v, _, _ := d.places.Admit(d.now, key, true); v != Refused {
+		t.Errorf("the same again: %v", v)
+	}
+	d.now++
+	if n := d.places.Taken(d.now); n != 0 {
+		t.Errorf("%d places are still taken", n)
+	}
+	d.places.Done(p)
+	d.admit("after that", v4(2), true, Accept)
+}
+
+func TestIPv6IsCountedBySixtyFour(t *testing.T) {
+	d := newDesk(t, Limits{CookiesFrom: 100, PerSource: 2, Max: 100})
+	addr := netip.MustParseAddr
+	d.admit("one", addr("2001:db8:0:1::1"), false, Accept)
+	d.admit("two", addr("2001:db8:0:1:ffff::2"), false, Accept)
+	d.admit("third of one /64", addr("2001:db8:0:1::3"), false, DemandCookie)
+	d.admit("the /64 beside it", addr("2001:db8:0:2::1"), false, Accept)
+	// A v6 prefix whose number is that of an IPv4 address is not its twin.
+	d.admit("one", v4(1), true, Accept)
+	d.admit("two", v4(1), true, Accept)
+	b := v4(1).As4()
+	twin := netip.AddrFrom16([16]byte(append([]byte{0, 0, 0, 0, b[0], b[1], b[2], b[3]}, make([]byte, 8)...)))
+	d.admit("counted as the other", twin, true, Accept)
+	if got := d.places.Largest(9); got[0].HalfOpen != 2 || !slices.ContainsFunc(got, func(h Household) bool { return h.Source == "2001:db8:0:1::/64" }) {
+		t.Errorf("shown as %v", got)
+	}
+}
+
+// TestBalance: whatever comes and goes, what is counted is what is there, and
+// nothing is left at the end.
+func TestBalance(t *testing.T) {
+	rng := rand.New(rand.NewPCG(1, 2))
+	l := Limits{CookiesFrom: 50, PerSource: 6, Max: 80}
+	d := newDesk(t, l)
+	open := map[*Place]netip.Addr{}
+	anyOf := func() *Place {
+		for p := range open {
+			return p
+		}
+		return nil
+	}
+	for range 50000 {
+		d.now = d.now.Add(time.Duration(rng.IntN(100)) * time.Millisecond)
+		p := anyOf()
+		switch what := rng.IntN(6); {
+		case what < 3 || p == nil:
+			from := v4(rng.Uint32N(60))
+			v, place, victim := d.places.Admit(d.now, d.key(from), rng.IntN(2) == 0)
+			delete(open, victim)
+			if v == Accept {
+				open[place] = from
+			}
+		case what == 3:
+			d.places.Answered(d.now, p)
+		case what == 4 && !p.refused():
+			d.places.Refuse(d.now, p)
+			if p.refused() {
+				delete(open, p)
+			}
+		default:
+			d.places.Done(p)
+			delete(open, p)
+		}
+		each := map[netip.Addr]int{}
+		for _, a := range open {
+			each[a]++
+		}
+		taken := d.places.Taken(d.now)
+		if taken != len(open)+d.places.refused.Len() || taken > l.Max || len(each) > 0 && slices.Max(slices.Collect(maps.Values(each))) > l.PerSource {
+			t.Fatalf("%d taken, %d open, %d refused: %v", taken, len(open), d.places.refused.Len(), each)
+		}
+	}
+	for p := range open {
+		d.places.Done(p)
+	}
+	if d.now = d.now.Add(refusedFor); d.places.Taken(d.now) != 0 || len(d.places.sources) != 0 || d.places.answered.Len() != 0 {
+		t.Errorf("%d places and %d sources are left", d.places.Taken(d.now), len(d.places.sources))
+	}
+}
+
+// TestFlood: spoofed sources fill neither memory nor the room of those who
+// answer a cookie, and a thousand real sources leave room for others.
+func TestFlood(t *testing.T) {
+	l := Limits{}.Auto(65536)
+	d := newDesk(t, l)
+	for n := range uint32(200000) {
+		d.places.Admit(d.now, d.key(v4(n)), false)
+	}
+	if d.places.Taken(d.now) != l.CookiesFrom || len(d.places.sources) != l.CookiesFrom {
+		t.Errorf("spoofed flood: %d half-open of %d sources, want %d", d.places.Taken(d.now), len(d.places.sources), l.CookiesFrom)
+	}
+	for range 100 {
+		for n := range uint32(900) {
+			d.places.Admit(d.now, d.key(v4(1<<20+n)), true)
+		}
+	}
+	d.admit("an honest client during the flood", v4(1<<21), true, Accept)
+	for n := range uint32(200000) {
+		d.places.Admit(d.now, d.key(v4(1<<22+n)), true)
+	}
+	if d.places.Taken(d.now) != l.Max || len(d.places.sources) > l.Max {
+		t.Errorf("proven flood: %d half-open of %d sources, want %d", d.places.Taken(d.now), len(d.places.sources), l.Max)
+	}
+}
+
+func TestAuto(t *testing.T) {
+	for capacity, want := range map[int]Limits{
+		1:       {32, 64, 4096},
+		64:      {32, 64, 4096},
+		20000:   {312, 64, 20000},
+		65536:   {1024, 64, 65536},
+		1 << 20: {4096, 64, 65536},
+	} {
+		if got := (Limits{}).Auto(capacity); got != want {
+			t.Errorf("for %d: %+v, want %+v", capacity, got, want)
+		}
+	}
+	if got := (Limits{7, 8, 9}).Auto(65536); got != (Limits{7, 8, 9}) {
+		t.Errorf("what is set becomes %+v", got)
+	}
+	if got := (Limits{Max: 10}).Auto(65536); got != (Limits{10, 10, 10}) {
+		t.Errorf("with few places: %+v", got)
+	}
+}
+
+// TestCarrierNAT is 4,000 clients behind one address with 64 places, each with
+// the usual retransmissions and a round trip of 50 ms: all come up. Where
+// newcomers evict the oldest outright, 320 are up after a minute.
+func TestCarrierNAT(t *testing.T) {
+	const clients, trip = 4000, 50 * time.Millisecond
+	d := newDesk(t, Limits{}.Auto(65536))
+	type event struct {
+		at     mono.Time
+		client int
+		place  *Place // IKE_AUTH of this place; nil: the first message again
+	}
+	var todo []event
+	add := func(e event) {
+		at, _ := slices.BinarySearchFunc(todo, e, func(a, b event) int { return int(a.at - b.at) })
+		todo = slices.Insert(todo, at, e)
+	}
+	keys := make([]Key, clients)
+	tries := make([]int, clients)
+	up := make([]bool, clients)
+	proven := make([]bool, clients)
+	for i := range clients {
+		keys[i] = d.key(v4(1))
+		add(event{at: began.Add(time.Duration(i) * time.Second / clients), client: i})
+	}
+	done := 0
+	for len(todo) > 0 {
+		e := todo[0]
+		todo, d.now = todo[1:], e.at
+		switch {
+		case up[e.client]:
+		case e.place != nil:
+			if !e.place.gone {
+				d.places.Done(e.place)
+				up[e.client] = true
+				done++
+			}
+		default:
+			v, place, _ := d.places.Admit(d.now, keys[e.client], proven[e.client])
+			if v == DemandCookie {
+				proven[e.client] = true
+				add(event{at: d.now.Add(trip), client: e.client})
+				continue
+			}
+			if v == Accept {
+				d.places.Answered(d.now, place)
+				add(event{at: d.now.Add(trip), client: e.client, place: place})
+			}
+			if n := tries[e.client]; n < 5 {
+				pause := []float64{4, 7.2, 12.96, 23.3, 42}[n]
+				add(event{at: d.now.Add(time.Duration(pause * float64(time.Second))), client: e.client})
+			}
+			tries[e.client]++
+		}
+	}
+	if done != clients {
+		t.Errorf("%d of %d are up", done, clients)
+	}
+}
+
+func BenchmarkAdmit(b *testing.B) {
+	p := NewPlaces(Limits{}.Auto(65536))
+	n := uint32(0)
+	for b.Loop() {
+		n++
+		v, place, _ := p.Admit(began, Key{SPI: uint64(n), Remote: netip.AddrPortFrom(v4(n), 500)}, true)
+		if v != Accept {
+			b.Fatal(v)
+		}
+		p.Answered(began, place)
+		p.Done(place)
+	}
+}
