@@ -152,12 +152,14 @@ type status struct {
 		Counters  map[string]uint64 `json:"counters"`
 	} `json:"dataplane"`
 	IKE struct {
-		Up         int               `json:"up"`
-		Connecting int               `json:"connecting"`
-		Deleting   int               `json:"deleting"`
-		HalfOpen   int               `json:"half_open"`
-		Leases     map[string]int    `json:"leases"`
-		Counters   map[string]uint64 `json:"counters"`
+		Up         int `json:"up"`
+		Connecting int `json:"connecting"`
+		Deleting   int `json:"deleting"`
+		Handshakes struct {
+			HalfOpen int `json:"half_open"`
+		} `json:"handshakes"`
+		Leases   map[string]int    `json:"leases"`
+		Counters map[string]uint64 `json:"counters"`
 	} `json:"ike"`
 	Sockets []struct {
 		Local      netip.AddrPort `json:"local"`
@@ -328,7 +330,7 @@ func (s *site) cleared(routes []string) {
 	set := s.gw.maps()
 	await(s.T, "no IKE SA is left", func() bool {
 		st := s.gw.status()
-		return st.IKE.Up+st.IKE.Connecting+st.IKE.Deleting+st.IKE.HalfOpen == 0
+		return st.IKE.Up+st.IKE.Connecting+st.IKE.Deleting+st.IKE.Handshakes.HalfOpen == 0
 	})
 	if peers := s.gw.peers(); len(peers) != 0 {
 		s.Errorf("left: peers %+v", peers)

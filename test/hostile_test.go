@@ -126,7 +126,7 @@ func TestStrongSwanAmidGarbage(t *testing.T) {
 
 	await(t, "nothing half-open is left", func() bool {
 		st := s.gw.status()
-		return st.IKE.HalfOpen+st.IKE.Connecting == 0
+		return st.IKE.Handshakes.HalfOpen+st.IKE.Connecting == 0
 	})
 	s.alive(t)
 	if now := s.gw.peer(); now.SPI != was.SPI || now.Remote != was.Remote || now.Child.InSPI != was.Child.InSPI {

@@ -203,7 +203,7 @@ func TestStrongSwanCookie(t *testing.T) {
 		a.send(500, b)
 	}
 	await(t, "a cookie is demanded", func() bool { return s.gw.status().IKE.Counters["cookies_demanded"] > 0 })
-	open := s.gw.status().IKE.HalfOpen
+	open := s.gw.status().IKE.Handshakes.HalfOpen
 	if open == 0 || open >= 20 {
 		t.Errorf("%d half-open", open)
 	}

@@ -93,7 +93,9 @@ func status(t *testing.T, state string, x *gateway.XDP, problems ...string) *gat
 		Dataplane: gateway.Dataplane{Kind: "userspace", Interface: "ikepulse", Counters: map[string]uint64{"in": 811000, "out": 790214, "icv": 0}},
 		Sockets: []gateway.Socket{{Local: addrPort("198.51.100.1:500"), IKE: 99742, Sent: 99740},
 			{Local: addrPort("198.51.100.1:4500"), IKE: 99801, ESP: 812007, Sent: 889971}},
-		IKE: decoded[ike.Status](t, `{"up_ms": 532800000, "up": 49871, "connecting": 112, "deleting": 3, "max": 262144,
+		IKE: decoded[ike.Status](t, `{"up_ms": 532800000, "up": 49871, "connecting": 112, "deleting": 3, "taken": 49874, "max": 262144,
+			"handshakes": {"half_open": 112, "max": 65536, "per_source": 64, "cookies_from": 1024},
+			"lag_max_us": [31250, 8100], "lag_p99_us": [640, 1900],
 			"counters": {"established": 50064, "deleted": 141, "dead": 52, "replaced": 0, "auth_failed": 5,
 				"probes_sent": 131, "probes_spared": 1529}}`)}}
 }
@@ -102,6 +104,14 @@ func TestRenderStatus(t *testing.T) {
 	down := &gateway.Status{Instance: "default", State: gateway.NotRunning, XDP: xdp(eth0)}
 	other := status(t, gateway.Healthy, xdp(eth0))
 	other.Instance = "lab"
+	surge := status(t, gateway.Healthy, xdp(eth0))
+	surge.IKE.Handshakes = decoded[ike.Status](t, `{"handshakes": {"half_open": 4210, "max": 65536, "per_source": 64, "cookies_from": 1024,
+		"cookies": true, "waiting": 3966, "waiting_ms": 480, "sources": [{"source": "203.0.113.9", "half_open": 64, "turned_away": 12301},
+		{"source": "2001:db8:1:2::/64", "half_open": 3, "turned_away": 0}]}}`).Handshakes
+	for name, n := range map[string]uint64{"cookies_demanded": 18207, "half_open_evicted": 12, "shed_late": 3, "shed_unproven": 40,
+		"half_open_source_full": 12301, "bad_public_values": 1, "refusals_delayed": 7} {
+		surge.IKE.Counters[name] = n
+	}
 	left := status(t, gateway.Degraded, nil, "XDP is off: no")
 	left.Left = []gateway.Attachment{eth0, {Interface: "eth1", Mode: "generic", ProgramID: 315}}
 	gone := gateway.Attachment{Interface: "eth1", Gone: true, Note: "the interface is gone"}
@@ -110,6 +120,7 @@ func TestRenderStatus(t *testing.T) {
 		"status-degraded": status(t, gateway.Degraded, xdp(gone),
 			"XDP is not attached to eth0: nothing answers keepalives there; ikepulse attach eth0"),
 		"status-left":        left,
+		"status-surge":       surge,
 		"status-instance":    other,
 		"status-not-running": down,
 		"status-nothing":     {Instance: "default", State: gateway.NotRunning},

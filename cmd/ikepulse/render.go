@@ -40,6 +40,7 @@ func renderStatus(w io.Writer, st *gateway.Status) error {
 	}
 	if st.Daemon != nil {
 		p.tunnels(st.Daemon)
+		p.handshakes(&st.IKE)
 	}
 	p.xdp(st)
 	if st.Daemon != nil {
@@ -55,6 +56,37 @@ func (p *page) tunnels(d *gateway.Daemon) {
 		thousands(st.Up), thousands(st.Connecting), thousands(st.Deleting), thousands(d.Capacity),
 		thousands(c["established"]), thousands(c["deleted"]+c["dead"]+c["replaced"]),
 		thousands(c["deleted"]), thousands(c["dead"]), thousands(c["replaced"]), thousands(c["auth_failed"]))
+}
+
+// handshakes are those whose peers have not proved who they are, what was done
+// to serve those who will, and how long anything else has waited meanwhile.
+func (p *page) handshakes(st *ike.Status) {
+	h, c := &st.Handshakes, st.Counters
+	texts := []string{fmt.Sprintf("%s half-open of %s", thousands(h.HalfOpen), thousands(h.Max))}
+	if h.Cookies {
+		texts = append(texts, "everybody is asked for a cookie")
+	}
+	if h.Waiting > 0 {
+		texts = append(texts, fmt.Sprintf("%s wait, the first since %d ms", count(h.Waiting, "key exchange"), h.WaitingMS))
+	}
+	p.line("handshakes", "%s", strings.Join(texts, "   "))
+	if parts := nonZero([]part{
+		{"cookies", c["cookies_demanded"]}, {"evicted", c["half_open_evicted"]},
+		{"shed (too late)", c["shed_late"]}, {"shed (too many)", c["shed_full"]}, {"shed (no cookie)", c["shed_unproven"]},
+		{"beyond half_open.max", c["half_open_full"]}, {"beyond half_open.per_source", c["half_open_source_full"]},
+		{"bad public values", c["bad_public_values"]}, {"refusals delayed", c["refusals_delayed"]},
+	}); len(parts) > 0 {
+		p.line("", "since the start: %s", strings.Join(parts, ", "))
+	}
+	for _, s := range h.Sources {
+		if s.TurnedAway > 0 {
+			p.line("limited", "%s has %s of half_open.per_source %s, %s turned away", s.Source, thousands(s.HalfOpen), thousands(h.PerSource), thousands(s.TurnedAway))
+		}
+	}
+	if len(st.LagMaxUS) > 0 {
+		p.line("loops", "%s; late by at most %.1f ms for 99 %% of the last minute, %.1f ms ever", count(len(st.LagMaxUS), "loop"),
+			float64(slices.Max(st.LagP99US))/1000, float64(slices.Max(st.LagMaxUS))/1000)
+	}
 }
 
 func (p *page) xdp(st *gateway.Status) {
@@ -133,15 +165,22 @@ type part struct {
 	n    uint64
 }
 
-// sum is a total with its parts, those that are not 0.
-func sum(x *gateway.XDP, parts []part) string {
-	var total uint64
-	var texts []string
+func nonZero(parts []part) (texts []string) {
 	for _, p := range parts {
-		if total += p.n; p.n > 0 {
+		if p.n > 0 {
 			texts = append(texts, thousands(p.n)+" "+p.what)
 		}
 	}
+	return texts
+}
+
+// sum is a total with its parts, those that are not 0.
+func sum(x *gateway.XDP, parts []part) string {
+	var total uint64
+	for _, p := range parts {
+		total += p.n
+	}
+	texts := nonZero(parts)
 	s := fmt.Sprintf("%s in %s", thousands(total), spanMS(x.LoadedMS))
 	if len(texts) > 0 {
 		s += ": " + strings.Join(texts, ", ")

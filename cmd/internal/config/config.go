@@ -24,6 +24,7 @@ type Config struct {
 	XDP         XDP
 	Dataplane   string // "userspace": the only one so far
 	Shards      int    // 1..MaxShards, never more than XDP.Capacity
+	HalfOpen    HalfOpen
 	Control     Control
 	Log         Log
 	Connections []Connection // in the order of the files, then within them
@@ -49,6 +50,14 @@ type XDP struct {
 	StrangerPass   bool // a keepalive from an unknown tuple goes to the stack
 	PassEvery      int  // so does every so manieth from a known one; 0: none
 	KeepTags       bool // the NIC's VLAN offload is off where it hides tags, while XDP is there
+}
+
+// HalfOpen limits the handshakes whose peers have not proved who they are. 0 is
+// what suits the capacity.
+type HalfOpen struct {
+	CookiesFrom int // never more than Max, nor is PerSource, where both are set
+	PerSource   int
+	Max         int
 }
 
 // Control is the control socket.

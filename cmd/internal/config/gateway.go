@@ -24,6 +24,7 @@ var firstKeys = block[loader]{
 		l.cfg.Dataplane = v.choice([]string{"userspace"}, "kernel", "auto")
 	}},
 	{name: "shards", read: (*loader).readShards},
+	{name: "half_open", read: (*loader).readHalfOpen},
 	{name: "defaults", read: func(l *loader, v value) { defaultsKeys.read(v, &l.defaults) }},
 	{name: "connections", read: (*loader).readConnections},
 	{name: "pools", read: (*loader).readPools},
@@ -104,6 +105,30 @@ func (l *loader) readShards(v value) {
 	l.cfg.Shards = v.whole(1, MaxShards)
 	if l.cfg.XDP.Capacity > 0 && l.cfg.Shards > l.cfg.XDP.Capacity {
 		v.fail("%d shards for xdp.capacity %d; each needs room for a tunnel", l.cfg.Shards, l.cfg.XDP.Capacity)
+	}
+}
+
+var halfOpenKeys = block[HalfOpen]{
+	{name: "max", read: func(h *HalfOpen, v value) { h.Max = v.wholeOrAuto(1, maxHalfOpen) }},
+	{name: "cookies_from", read: func(h *HalfOpen, v value) {
+		h.CookiesFrom = v.wholeOrAuto(1, maxHalfOpen)
+		h.within(v, h.CookiesFrom)
+	}},
+	{name: "per_source", read: func(h *HalfOpen, v value) {
+		h.PerSource = v.wholeOrAuto(1, maxHalfOpen)
+		h.within(v, h.PerSource)
+	}},
+}
+
+// maxHalfOpen is some 3 GB of handshakes.
+const maxHalfOpen = 1 << 20
+
+func (l *loader) readHalfOpen(v value) { halfOpenKeys.read(v, &l.cfg.HalfOpen) }
+
+// within comes behind max in the table.
+func (h *HalfOpen) within(v value, n int) {
+	if h.Max != 0 && n > h.Max {
+		v.fail("%d is more than max, which is %d", n, h.Max)
 	}
 }
 

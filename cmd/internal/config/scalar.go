@@ -66,6 +66,14 @@ func (v value) whole(low, high int) int {
 	return 0
 }
 
+// wholeOrAuto is a number of things, or 0 for "auto".
+func (v value) wholeOrAuto(low, high int) int {
+	if v.n.Value == "auto" {
+		return 0
+	}
+	return v.whole(low, high)
+}
+
 // number may have a fraction. It is 0 if it is none.
 func (v value) number(low, high float64) float64 {
 	s, ok := v.text()

@@ -17,7 +17,8 @@ var Checks = config.Checks{IKEProposal: ike.CheckIKEProposal, ESPProposal: ike.C
 // plane in user space. xdp.capacity is what the maps have room for: the tunnels
 // end where the SPIs do.
 func ikeConfig(c *config.Config) ike.Config {
-	out := ike.Config{Addresses: c.Listen.Addresses, Shards: c.Shards, Capacity: maps.MaxSPIs(c.XDP.Capacity), ForceEncap: true}
+	out := ike.Config{Addresses: c.Listen.Addresses, Shards: c.Shards, Capacity: maps.MaxSPIs(c.XDP.Capacity),
+		HalfOpen: ike.HalfOpen(c.HalfOpen), ForceEncap: true}
 	for i := range c.Connections {
 		out.Connections = append(out.Connections, connection(&c.Connections[i]))
 	}

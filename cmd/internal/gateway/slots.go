@@ -73,9 +73,9 @@ func (d *daemon) warnBeyond() {
 func (d *daemon) slotProblem(st *Status, now int64) string {
 	const more = "a larger xdp.capacity has more"
 	refused := recent(d.supply.refused.Load(), now)
-	switch n := st.IKE.Up + st.IKE.Connecting + st.IKE.Deleting; {
-	case n >= st.IKE.MaxSAs:
-		return fmt.Sprintf("all %d tunnels that there can be with xdp.capacity %d are in use: nobody else can connect", n, st.Capacity)
+	switch {
+	case st.IKE.Taken >= st.IKE.MaxSAs:
+		return fmt.Sprintf("all %d tunnels that there can be with xdp.capacity %d are in use: nobody else can connect", st.IKE.Taken, st.Capacity)
 	case refused != 0:
 		return fmt.Sprintf("a tunnel was refused %v ago: every inbound SPI is in use, or rests for %v after its tunnel went; %s",
 			refused.Round(time.Second), slotsRest, more)

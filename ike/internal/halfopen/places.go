@@ -18,18 +18,19 @@ type Limits struct {
 	Max         int // nor of all
 }
 
-// Auto is what suits a gateway for so many tunnels; a value that is set stays.
-func (l Limits) Auto(capacity int) Limits {
+// Auto is what suits a gateway that holds so many tunnels at most; a value that
+// is set stays.
+func (l Limits) Auto(tunnels int) Limits {
 	orElse := func(set, auto int) int {
 		if set != 0 {
 			return set
 		}
 		return auto
 	}
-	l.Max = orElse(l.Max, min(max(capacity, 4096), 65536))
+	l.Max = orElse(l.Max, min(max(tunnels/4, 4096), 65536))
 	// Few enough that a small gateway is not worked to death unproven, and
 	// enough that the clients of one minute are not asked.
-	l.CookiesFrom = orElse(l.CookiesFrom, min(max(capacity/64, 32), 4096, l.Max))
+	l.CookiesFrom = orElse(l.CookiesFrom, min(max(tunnels/256, 32), 4096, l.Max))
 	l.PerSource = orElse(l.PerSource, min(DefaultPerSource, l.Max))
 	return l
 }

@@ -336,7 +336,7 @@ func TestBalance(t *testing.T) {
 // TestFlood: spoofed sources fill neither memory nor the room of those who
 // answer a cookie, and a thousand real sources leave room for others.
 func TestFlood(t *testing.T) {
-	l := Limits{}.Auto(65536)
+	l := Limits{}.Auto(1 << 18)
 	d := newDesk(t, l)
 	for n := range uint32(200000) {
 		d.places.Admit(d.now, d.key(v4(n)), false)
@@ -359,21 +359,21 @@ func TestFlood(t *testing.T) {
 }
 
 func TestAuto(t *testing.T) {
-	for capacity, want := range map[int]Limits{
+	for tunnels, want := range map[int]Limits{
 		1:       {32, 64, 4096},
-		64:      {32, 64, 4096},
-		20000:   {312, 64, 20000},
-		65536:   {1024, 64, 65536},
-		1 << 20: {4096, 64, 65536},
+		256:     {32, 64, 4096},
+		80000:   {312, 64, 20000},
+		1 << 18: {1024, 64, 65536},
+		1 << 22: {4096, 64, 65536},
 	} {
-		if got := (Limits{}).Auto(capacity); got != want {
-			t.Errorf("for %d: %+v, want %+v", capacity, got, want)
+		if got := (Limits{}).Auto(tunnels); got != want {
+			t.Errorf("for %d: %+v, want %+v", tunnels, got, want)
 		}
 	}
-	if got := (Limits{7, 8, 9}).Auto(65536); got != (Limits{7, 8, 9}) {
+	if got := (Limits{7, 8, 9}).Auto(1 << 18); got != (Limits{7, 8, 9}) {
 		t.Errorf("what is set becomes %+v", got)
 	}
-	if got := (Limits{Max: 10}).Auto(65536); got != (Limits{10, 10, 10}) {
+	if got := (Limits{Max: 10}).Auto(1 << 18); got != (Limits{10, 10, 10}) {
 		t.Errorf("with few places: %+v", got)
 	}
 }
@@ -383,7 +383,7 @@ func TestAuto(t *testing.T) {
 // newcomers evict the oldest outright, 320 are up after a minute.
 func TestCarrierNAT(t *testing.T) {
 	const clients, trip = 4000, 50 * time.Millisecond
-	d := newDesk(t, Limits{}.Auto(65536))
+	d := newDesk(t, Limits{}.Auto(1<<18))
 	type event struct {
 		at     mono.Time
 		client int
@@ -438,7 +438,7 @@ func TestCarrierNAT(t *testing.T) {
 }
 
 func BenchmarkAdmit(b *testing.B) {
-	p := NewPlaces(Limits{}.Auto(65536))
+	p := NewPlaces(Limits{}.Auto(1 << 18))
 	n := uint32(0)
 	for b.Loop() {
 		n++

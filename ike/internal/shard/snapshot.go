@@ -264,7 +264,8 @@ type Status struct {
 	Connecting int               `json:"connecting"`
 	Deleting   int               `json:"deleting"`
 	Handshakes Handshakes        `json:"handshakes"`
-	MaxSAs     int               `json:"max"`
+	Taken      int               `json:"taken"` // places of tunnels, of those whose peers have proved who they are
+	MaxSAs     int               `json:"max"`   // there are so many places
 	Leases     map[string]int    `json:"leases"`     // addresses that each pool has given
 	LagMaxUS   []int64           `json:"lag_max_us"` // the longest that anything has waited for each shard
 	LagP99US   []int64           `json:"lag_p99_us"` // what 99 % of the moments of the last minute had at most
@@ -304,7 +305,7 @@ func (g *Group) handshakes() Handshakes {
 
 // Status asks every shard and the directory.
 func (g *Group) Status(ctx context.Context) (Status, error) {
-	st := Status{Handshakes: g.handshakes(), MaxSAs: g.conf.MaxSAs, Counters: map[string]uint64{
+	st := Status{Handshakes: g.handshakes(), Taken: int(g.total.Load()), MaxSAs: g.conf.MaxSAs, Counters: map[string]uint64{
 		"datagrams_undeliverable": g.undeliverable.Load(), "key_exchange_panics": g.workers.panics.Load()}}
 	var read counters
 	g.tally.addTo(&read)

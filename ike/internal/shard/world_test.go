@@ -106,7 +106,7 @@ func (w *world) site(addr string, shards int, conns []Tunnel, change ...func(*Co
 		Policy:  sa.NewPolicy(list, []sa.Secret{{ID: pattern("%any"), PSK: []byte("a secret of the two, long enough")}}),
 		Tunnels: conns, Listen: []netip.Addr{s.addr}, IKEPort: 500, NATTPort: 4500,
 		Pools:    []Pool{{Name: "office", Prefixes: []netip.Prefix{netip.MustParsePrefix("10.99.0.0/16")}}},
-		HalfOpen: 30 * time.Second, Limits: halfopen.Limits{}.Auto(65536), Shards: shards, MaxSAs: 4096, Workers: 2, JobBytes: 64 << 20,
+		HalfOpen: 30 * time.Second, Limits: halfopen.Limits{}.Auto(1 << 18), Shards: shards, MaxSAs: 4096, Workers: 2, JobBytes: 64 << 20,
 		Rand: rand.Reader, Clock: w.now, After: time.After,
 		Sink: func(ev Event) {
 			s.mu.Lock()
