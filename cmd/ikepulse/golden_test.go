@@ -106,8 +106,8 @@ func TestRenderStatus(t *testing.T) {
 	other.Instance = "lab"
 	surge := status(t, gateway.Healthy, xdp(eth0))
 	surge.IKE.Handshakes = decoded[ike.Status](t, `{"handshakes": {"half_open": 4210, "max": 65536, "per_source": 64, "cookies_from": 1024,
-		"cookies": true, "waiting": 3966, "waiting_ms": 480, "sources": [{"source": "203.0.113.9", "half_open": 64, "turned_away": 12301},
-		{"source": "2001:db8:1:2::/64", "half_open": 3, "turned_away": 0}]}}`).Handshakes
+		"cookies": true, "waiting": 3966, "waiting_ms": 480, "sources": [{"source": "203.0.113.9", "half_open": 79, "allowed": 80, "turned_away": 12301},
+		{"source": "2001:db8:1:2::/64", "half_open": 3, "allowed": 64, "turned_away": 0}]}}`).Handshakes
 	for name, n := range map[string]uint64{"cookies_demanded": 18207, "half_open_evicted": 12, "shed_late": 3, "shed_unproven": 40,
 		"half_open_source_full": 12301, "bad_public_values": 1, "refusals_delayed": 7} {
 		surge.IKE.Counters[name] = n

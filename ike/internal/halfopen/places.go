@@ -3,6 +3,7 @@ package halfopen
 import (
 	"cmp"
 	"container/list"
+	"hash/maphash"
 	"net/netip"
 	"slices"
 	"time"
@@ -14,7 +15,7 @@ import (
 // are up.
 type Limits struct {
 	CookiesFrom int // from here on everybody must show a cookie
-	PerSource   int // never more than this of one source
+	PerSource   int // never more than this of one source that finishes none
 	Max         int // nor of all
 }
 
@@ -48,6 +49,9 @@ const (
 	// IKE_AUTH. Without it, newcomers and those whom they evict would take
 	// turns for ever, and nobody would finish.
 	evictableAfter = 2 * time.Second
+	// finisherFactor is how many times the limit of one source its limit grows
+	// to, if its handshakes are finished: a carrier's NAT.
+	finisherFactor = 16
 	// refusedFor is how long a refused public value keeps its place, so that
 	// bad values cannot be tried one after the other.
 	refusedFor = 10 * time.Second
@@ -96,12 +100,13 @@ func (p *Place) refused() bool { return p.inAll != nil && p.inOwn == nil }
 // IKE_AUTH. They have at most Max entries. They are owned by one goroutine, or
 // stand behind one lock.
 type Places struct {
-	limits   Limits
-	demand   demand
-	byKey    map[Key]*Place
-	sources  map[source]*household
-	answered list.List // of *Place, the longest answered first
-	refused  list.List // of *Place, the longest refused first
+	limits    Limits
+	demand    demand
+	finishers finishers
+	byKey     map[Key]*Place
+	sources   map[source]*household
+	answered  list.List // of *Place, the longest answered first
+	refused   list.List // of *Place, the longest refused first
 }
 
 // household is what one source has.
@@ -113,7 +118,7 @@ type household struct {
 
 // NewPlaces returns places that are all free.
 func NewPlaces(l Limits) *Places {
-	return &Places{limits: l, demand: newDemand(), byKey: map[Key]*Place{}, sources: map[source]*household{}}
+	return &Places{limits: l, demand: newDemand(), finishers: finishers{seed: maphash.MakeSeed()}, byKey: map[Key]*Place{}, sources: map[source]*household{}}
 }
 
 // Limits are those that hold.
@@ -135,7 +140,7 @@ func (p *Places) Admit(now mono.Time, key Key, proven bool) (v Verdict, place, v
 		return DemandCookie, nil, nil
 	}
 	home := p.sources[from]
-	if home != nil && home.places >= p.limits.PerSource {
+	if home != nil && home.places >= p.allowed(now, from) {
 		if victim = oldest(now, &home.answered); victim == nil || !proven {
 			home.turnedAway++
 			return SourceFull, nil, nil
@@ -149,6 +154,13 @@ func (p *Places) Admit(now mono.Time, key Key, proven bool) (v Verdict, place, v
 		p.Done(victim)
 	}
 	return Accept, p.add(key, from), victim
+}
+
+// allowed is how many places a source may have. Each handshake that it has
+// finished of late allows one more, so that those behind a carrier's NAT get in
+// as fast as they finish; whoever finishes none has what is configured.
+func (p *Places) allowed(now mono.Time, from source) int {
+	return min(p.limits.PerSource+p.finishers.lately(now, from), finisherFactor*p.limits.PerSource)
 }
 
 // wantsCookie reports whether somebody who shows none is to be asked for one,
@@ -212,8 +224,16 @@ func (p *Places) Refuse(now mono.Time, place *Place) {
 	place.inAll = p.refused.PushBack(place)
 }
 
-// Done gives a place back: the peer has proved who he is, or the SA is gone. A
-// second Done does nothing, nor does one of a place that is kept for a refusal.
+// Finished gives back the place of somebody who has proved who he is.
+func (p *Places) Finished(now mono.Time, place *Place) {
+	if !place.gone {
+		p.finishers.finished(now, place.source)
+	}
+	p.Done(place)
+}
+
+// Done gives a place back, since its SA is gone. A second Done does nothing, nor
+// does one of a place that is kept for a refusal.
 func (p *Places) Done(place *Place) {
 	if place.gone || place.refused() {
 		return
@@ -251,11 +271,12 @@ func (p *Places) Taken(now mono.Time) int {
 type Household struct {
 	Source     string `json:"source"` // an IPv4 address, or an IPv6 /64
 	HalfOpen   int    `json:"half_open"`
+	Allowed    int    `json:"allowed"` // half-open at the same time: half_open.per_source, and one for each it has finished of late
 	TurnedAway uint64 `json:"turned_away"` // first messages beyond the limit of one source
 }
 
 // Largest are the n sources that have most, those first that were turned away.
-func (p *Places) Largest(n int) []Household {
+func (p *Places) Largest(now mono.Time, n int) []Household {
 	var all []Household
 	for s, home := range p.sources {
 		h := Household{HalfOpen: home.places, TurnedAway: home.turnedAway}
@@ -263,7 +284,7 @@ func (p *Places) Largest(n int) []Household {
 			return cmp.Or(cmp.Compare(b.TurnedAway, a.TurnedAway), cmp.Compare(b.HalfOpen, a.HalfOpen))
 		})
 		if at < n {
-			h.Source = s.String()
+			h.Source, h.Allowed = s.String(), p.allowed(now, s)
 			all = slices.Insert(all, at, h)
 			all = all[:min(len(all), n)]
 		}

@@ -59,16 +59,18 @@ func (g *gate) done(place *halfopen.Place) {
 	g.places.Done(place)
 }
 
+// finished tells that the peer of a first message has proved to be id.
+func (g *gate) finished(now mono.Time, place *halfopen.Place, id sa.ID) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.places.Finished(now, place)
+	g.failures.Proved(place.Key().Remote.Addr(), id.String())
+}
+
 func (g *gate) failed(now mono.Time, from netip.Addr, claimed sa.ID) time.Duration {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return g.failures.Failed(now, from, claimed.String())
-}
-
-func (g *gate) proved(from netip.Addr, id sa.ID) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.failures.Proved(from, id.String())
 }
 
 func (g *gate) mayAnswer(now mono.Time, to netip.Addr) bool {

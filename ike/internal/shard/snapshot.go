@@ -300,7 +300,7 @@ func (g *Group) handshakes() Handshakes {
 	p := g.gate.places
 	l := p.Limits()
 	return Handshakes{HalfOpen: p.Taken(now), Max: l.Max, PerSource: l.PerSource, CookiesFrom: l.CookiesFrom,
-		Cookies: p.Pressed(now), Waiting: waiting, WaitingMS: oldest.Milliseconds(), Sources: p.Largest(largestSources)}
+		Cookies: p.Pressed(now), Waiting: waiting, WaitingMS: oldest.Milliseconds(), Sources: p.Largest(now, largestSources)}
 }
 
 // Status asks every shard and the directory.

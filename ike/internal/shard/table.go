@@ -119,7 +119,7 @@ func (s *Shard) settle(now mono.Time, e *entry) {
 	switch pd := e.pending; {
 	case pd == nil:
 	case authenticated(state):
-		s.trust(e)
+		s.trust(now, e)
 	case state == sa.HalfOpen && !pd.answered:
 		pd.answered = true
 		s.group.gate.answered(now, pd.place)
@@ -140,9 +140,8 @@ func authenticated(st sa.State) bool {
 }
 
 // trust ends the precautions against a stranger.
-func (s *Shard) trust(e *entry) {
-	s.group.gate.done(e.pending.place)
-	s.group.gate.proved(e.sa.Path().Remote.Addr(), e.sa.PeerID())
+func (s *Shard) trust(now mono.Time, e *entry) {
+	s.group.gate.finished(now, e.pending.place, e.sa.PeerID())
 	delete(s.table.byInit, e.pending.place.Key())
 	e.pending = nil
 }
