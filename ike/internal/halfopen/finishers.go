@@ -10,8 +10,9 @@ import (
 const (
 	finisherEntries = 4096
 	// finisherTime is how long a handshake that was finished speaks for its
-	// source: between once and twice this.
-	finisherTime = 10 * time.Second
+	// source: between once and twice this. The retransmissions of those who
+	// came together come together, up to a minute apart.
+	finisherTime = time.Minute
 )
 
 // finishers remember how many handshakes a source has finished of late. The

@@ -49,9 +49,13 @@ const (
 	// IKE_AUTH. Without it, newcomers and those whom they evict would take
 	// turns for ever, and nobody would finish.
 	evictableAfter = 2 * time.Second
+	// finisherGrace is the same for those of a source whose handshakes are
+	// finished: their IKE_AUTH may be lost, and is sent again after 4 s. Places
+	// become free there without it.
+	finisherGrace = 5 * time.Second
 	// finisherFactor is how many times the limit of one source its limit grows
 	// to, if its handshakes are finished: a carrier's NAT.
-	finisherFactor = 16
+	finisherFactor = 64
 	// refusedFor is how long a refused public value keeps its place, so that
 	// bad values cannot be tried one after the other.
 	refusedFor = 10 * time.Second
@@ -141,12 +145,12 @@ func (p *Places) Admit(now mono.Time, key Key, proven bool) (v Verdict, place, v
 	}
 	home := p.sources[from]
 	if home != nil && home.places >= p.allowed(now, from) {
-		if victim = oldest(now, &home.answered); victim == nil || !proven {
+		if victim = oldest(now, &home.answered, p.grace(now, from)); victim == nil || !proven {
 			home.turnedAway++
 			return SourceFull, nil, nil
 		}
 	} else if len(p.byKey) >= p.limits.Max {
-		if victim = oldest(now, &p.answered); victim == nil || !proven {
+		if victim = oldest(now, &p.answered, evictableAfter); victim == nil || !proven {
 			return Full, nil, nil
 		}
 	}
@@ -182,10 +186,18 @@ func (p *Places) Press(now mono.Time) { p.demand.ofAll(now) }
 // Pressed reports whether everybody is asked for a cookie.
 func (p *Places) Pressed(now mono.Time) bool { return now < p.demand.all }
 
-// oldest is the one that has been answered for long and has not come back.
-func oldest(now mono.Time, answered *list.List) *Place {
+func (p *Places) grace(now mono.Time, from source) time.Duration {
+	if p.finishers.lately(now, from) > 0 {
+		return finisherGrace
+	}
+	return evictableAfter
+}
+
+// oldest is the one that was answered longest ago, at least so long, and has not
+// come back.
+func oldest(now mono.Time, answered *list.List, ago time.Duration) *Place {
 	if e := answered.Front(); e != nil {
-		if place := e.Value.(*Place); now.Sub(place.since) >= evictableAfter {
+		if place := e.Value.(*Place); now.Sub(place.since) >= ago {
 			return place
 		}
 	}
@@ -271,7 +283,7 @@ func (p *Places) Taken(now mono.Time) int {
 type Household struct {
 	Source     string `json:"source"` // an IPv4 address, or an IPv6 /64
 	HalfOpen   int    `json:"half_open"`
-	Allowed    int    `json:"allowed"` // half-open at the same time: half_open.per_source, and one for each it has finished of late
+	Allowed    int    `json:"allowed"`     // half-open at the same time: half_open.per_source, and one for each it has finished of late
 	TurnedAway uint64 `json:"turned_away"` // first messages beyond the limit of one source
 }
 

@@ -263,6 +263,22 @@ func TestRefusedValueKeepsItsPlace(t *testing.T) {
 	d.admit("after that", v4(2), true, Accept)
 }
 
+// TestFinishersHaveTime: where handshakes are finished, nobody goes before his
+// lost IKE_AUTH can have been sent again.
+func TestFinishersHaveTime(t *testing.T) {
+	d := newDesk(t, Limits{CookiesFrom: 100, PerSource: 1, Max: 100})
+	done, _ := d.admit("the first", v4(1), true, Accept)
+	d.places.Finished(d.now, done)
+	for range 2 { // the limit is one more now
+		p, _ := d.admit("a place", v4(1), true, Accept)
+		d.places.Answered(d.now, p)
+	}
+	d.now = d.now.Add(finisherGrace - 1)
+	d.admit("before it is sent again", v4(1), true, SourceFull)
+	d.now++
+	d.admit("after it", v4(1), true, Accept)
+}
+
 // TestFinishersMayHaveMore: a source whose handshakes are finished has a higher
 // limit, up to a bound and for a time; others have not.
 func TestFinishersMayHaveMore(t *testing.T) {
@@ -292,9 +308,9 @@ func TestFinishersMayHaveMore(t *testing.T) {
 		t.Errorf("another source has %d places, want 4", n)
 	}
 	d.now = d.now.Add(finisherTime)
-	finish(100)
+	finish(1000)
 	if n := fill(v4(1)); n != finisherFactor*4 {
-		t.Errorf("after a hundred: %d places, want %d", n, finisherFactor*4)
+		t.Errorf("after a thousand: %d places, want %d", n, finisherFactor*4)
 	}
 	d.now = d.now.Add(2 * finisherTime)
 	if n := fill(v4(1)); n != 4 {

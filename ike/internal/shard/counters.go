@@ -111,6 +111,12 @@ func (s *Shard) counted() counters {
 	return c
 }
 
+func (c *counters) add(more counters) {
+	for i, n := range more {
+		c[i] += n
+	}
+}
+
 // tally is what goroutines that are no shard's have counted.
 type tally [numCounters]atomic.Uint64
 

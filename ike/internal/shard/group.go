@@ -91,7 +91,7 @@ func NewGroup(c Config) (*Group, error) {
 		return nil, err
 	}
 	g := &Group{conf: c, seed: maphash.MakeSeed(), done: make(chan struct{}), workers: newWorkers(c.JobBytes, c.Rand, c.Clock)}
-	g.gate.cookies, g.gate.surges.began = cookies, make(chan struct{}, 1)
+	g.gate.cookies, g.gate.surges.began, g.gate.surges.read = cookies, make(chan struct{}, 1), &g.tally
 	g.gate.places, g.gate.failures = halfopen.NewPlaces(c.Limits), halfopen.NewFailures()
 	g.gate.replies = halfopen.NewReplies(halfopen.RepliesPerSecond)
 	if g.directory, err = newDirectory(c.Pools); err != nil {

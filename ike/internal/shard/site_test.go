@@ -118,7 +118,9 @@ func (s *site) Send(p wire.Packet) error {
 	err := s.did("Send")
 	if err == nil {
 		s.sent += len(p.Data)
-		s.sentIKE = append(s.sentIKE, bytes.Clone(p.Data))
+		if !s.w.quiet {
+			s.sentIKE = append(s.sentIKE, bytes.Clone(p.Data))
+		}
 	}
 	s.mu.Unlock()
 	if err == nil && !s.gone.Load() {

@@ -264,8 +264,8 @@ type Status struct {
 	Connecting int               `json:"connecting"`
 	Deleting   int               `json:"deleting"`
 	Handshakes Handshakes        `json:"handshakes"`
-	Taken      int               `json:"taken"` // places of tunnels, of those whose peers have proved who they are
-	MaxSAs     int               `json:"max"`   // there are so many places
+	Taken      int               `json:"taken"`      // places of tunnels, of those whose peers have proved who they are
+	MaxSAs     int               `json:"max"`        // there are so many places
 	Leases     map[string]int    `json:"leases"`     // addresses that each pool has given
 	LagMaxUS   []int64           `json:"lag_max_us"` // the longest that anything has waited for each shard
 	LagP99US   []int64           `json:"lag_p99_us"` // what 99 % of the moments of the last minute had at most

@@ -26,6 +26,8 @@ type surges struct {
 	on    bool
 	since mono.Time
 	peak  int
+	read  *tally        // what is counted where messages are read
+	start counters      // and what that was when the surge began
 	began chan struct{} // holds one: look after it
 }
 
@@ -39,7 +41,8 @@ func (s *surges) see(now mono.Time, p *halfopen.Places) {
 		s.peak = max(s.peak, taken)
 		return
 	}
-	s.on, s.since, s.peak = true, now, taken
+	s.on, s.since, s.peak, s.start = true, now, taken, counters{}
+	s.read.addTo(&s.start)
 	select {
 	case s.began <- struct{}{}:
 	default:
@@ -59,8 +62,9 @@ func (g *Group) watch(ctx context.Context) {
 		}
 		before := g.tallied(ctx)
 		g.gate.mu.Lock()
-		begin := Surge{HalfOpen: g.gate.surges.peak}
+		begin, read := Surge{HalfOpen: g.gate.surges.peak}, g.gate.surges.start
 		g.gate.mu.Unlock()
+		before.add(read)
 		g.conf.Surge(begin)
 		for over := false; !over; {
 			select {
@@ -72,6 +76,7 @@ func (g *Group) watch(ctx context.Context) {
 			if end, over = g.gate.over(g.conf.Clock()); over {
 				end.Counters = map[string]uint64{}
 				after := g.tallied(ctx)
+				g.tally.addTo(&after)
 				for _, c := range surgeCounters {
 					end.Counters[counterNames[c]] = after[c] - before[c]
 				}
@@ -93,17 +98,15 @@ func (g *gate) over(now mono.Time) (Surge, bool) {
 	return Surge{Over: true, HalfOpen: s.peak, Lasted: now.Sub(s.since)}, true
 }
 
-// tallied sums up the counters. A shard that does not answer counts as none.
+// tallied sums up what the shards have counted. One that does not answer counts
+// as none.
 func (g *Group) tallied(ctx context.Context) (sum counters) {
-	g.tally.addTo(&sum)
 	for _, s := range g.shards {
 		one, err := ask(ctx, s, func(mono.Time) counters { return s.counted() })
 		if err != nil {
 			continue
 		}
-		for i, n := range one {
-			sum[i] += n
-		}
+		sum.add(one)
 	}
 	return sum
 }

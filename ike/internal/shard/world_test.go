@@ -33,6 +33,10 @@ type world struct {
 	tap   func(p wire.Packet)
 	rng   *mathrand.Rand
 	loss  float64
+	dup   float64
+	// jitter is how much later than latency a datagram may come.
+	jitter time.Duration
+	quiet  bool // what is sent and what happens is not kept: there is too much of it
 }
 
 // nat hides one address behind another, and gives its ports others.
@@ -84,7 +88,11 @@ func (w *world) send(p wire.Packet) {
 		return
 	}
 	p.Local, p.Remote, p.NATT = to, from, to.Port() == 4500
-	time.AfterFunc(w.latency, func() { s.receive(p) })
+	late := func() time.Duration { return w.latency + time.Duration(w.rng.Float64()*float64(w.jitter)) }
+	time.AfterFunc(late(), func() { s.receive(p) })
+	if w.rng.Float64() < w.dup {
+		time.AfterFunc(late(), func() { s.receive(p) })
+	}
 }
 
 // site makes a group at an address. It runs until the test ends or stop.
@@ -111,7 +119,9 @@ func (w *world) site(addr string, shards int, conns []Tunnel, change ...func(*Co
 		Sink: func(ev Event) {
 			s.mu.Lock()
 			defer s.mu.Unlock()
-			s.events = append(s.events, ev)
+			if !w.quiet {
+				s.events = append(s.events, ev)
+			}
 		},
 		Surge: func(sg Surge) {
 			s.mu.Lock()

@@ -1,0 +1,282 @@
+package shard
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net/netip"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/ikepulse/ikepulse/ike/internal/dpd"
+	"github.com/ikepulse/ikepulse/ike/internal/mono"
+	"github.com/ikepulse/ikepulse/ike/internal/sa"
+	"github.com/ikepulse/ikepulse/ike/internal/wire"
+)
+
+// crowd is a site that is many clients, with so many of them at each address.
+func (w *world) crowd(clients, perAddress int) *site {
+	w.t.Helper()
+	base := home("anna@example.org")[0]
+	var conns []Tunnel
+	var addrs []netip.Addr
+	for i := range clients {
+		if i%perAddress == 0 {
+			addrs = append(addrs, netip.AddrFrom4([4]byte(binary.BigEndian.AppendUint32(nil, 10<<24|uint32(i/perAddress+1)))))
+		}
+		conn := *base.Conn
+		conn.Name, conn.LocalID = fmt.Sprintf("client%d", i), identity(fmt.Sprintf("client%d@example.org", i))
+		conn.Backoff.Tries = 9 // patient, since the network is bad
+		conns = append(conns, Tunnel{DPD: dpd.Config{Mode: dpd.Off}, Conn: &conn, Locals: addrs[len(addrs)-1:]})
+	}
+	s := w.site(addrs[0].String(), 4, conns, func(c *Config) { c.Listen, c.MaxSAs, c.Workers = addrs, clients, 2 })
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, a := range addrs {
+		w.sites[a] = s
+	}
+	return s
+}
+
+// burstPause lets the demand for cookies end between two bursts.
+const burstPause = 15 * time.Second
+
+// come has all clients call in so many bursts of a second each, and tells how
+// each has ended.
+func (s *site) come(bursts int) (outcomes map[string]int) {
+	outcomes = map[string]int{}
+	done := make(chan error)
+	for i := range s.conf.Tunnels {
+		go func() { // ends with its outcome
+			inBurst := len(s.conf.Tunnels) / bursts
+			time.Sleep(time.Duration(i/inBurst)*burstPause + time.Second*time.Duration(i%inBurst)/time.Duration(inBurst))
+			name := s.conf.Tunnels[i].Conn.Name
+			err := s.group.Initiate(context.Background(), name)
+			for ; errors.Is(err, ErrBusy); err = s.group.Initiate(context.Background(), name) {
+				time.Sleep(10 * time.Millisecond)
+			}
+			done <- err
+		}()
+	}
+	for range s.conf.Tunnels {
+		why := "up"
+		if err := <-done; err != nil {
+			why = err.Error()
+		}
+		outcomes[why]++
+	}
+	return outcomes
+}
+
+// surgeSize is how many clients come at once.
+func surgeSize() int {
+	if testing.Short() || raceDetector {
+		return 2000
+	}
+	return 20000
+}
+
+// TestSurge: everybody comes at once over a network that loses, repeats and
+// reorders, with the usual retransmissions, and the demand for cookies begins
+// and ends again and again meanwhile. All come up; nobody is told that his AUTH
+// is wrong.
+func TestSurge(t *testing.T) {
+	clients := surgeSize()
+	for _, tt := range []struct {
+		name       string
+		perAddress int
+		bursts     int
+	}{
+		{"an address each", 1, 1},
+		{"again and again", 1, 8},
+		{"200 at an address", 200, 1},
+		{"one address", clients, 1},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			inBubble(t, func(w *world) {
+				w.quiet = true
+				w.latency, w.jitter, w.loss, w.dup = 5*time.Millisecond, 300*time.Millisecond, 0.02, 0.1
+				if tt.perAddress > 1 {
+					// Who is late has lost his place to those who wait at the
+					// same address, and must begin anew.
+					w.loss = 0
+				}
+				conns := roadwarriors()
+				conns[0].DPD.Mode = dpd.Off
+				gateway := w.site(gatewayAddr, 4, conns, func(c *Config) {
+					c.MaxSAs, c.Limits.CookiesFrom = clients, clients/40
+				})
+				crowd := w.crowd(clients, tt.perAddress)
+				stop := make(chan struct{})
+				crossed := make(chan int)
+				go func() { crossed <- gateway.crossings(stop) }() // ends with stop
+				outcomes := crowd.come(tt.bursts)
+				close(stop)
+				st := gateway.status()
+				if len(outcomes) != 1 || outcomes["up"] != clients || st.Up != clients || st.Counters["auth_failed"] != 0 || st.Counters["panics"] != 0 {
+					t.Errorf("of %d clients: %v; the gateway has %d up, %d AUTHs failed", clients, outcomes, st.Up, st.Counters["auth_failed"])
+				}
+				if n := <-crossed; n < 2*tt.bursts-1 || st.Counters["cookies_demanded"] == 0 {
+					t.Errorf("the threshold was crossed %d times, %d cookies demanded: too little to try anything", n, st.Counters["cookies_demanded"])
+				}
+				w.after(time.Minute)
+				if st := gateway.status(); st.Handshakes.HalfOpen != 0 || st.Connecting != 0 || st.Taken != clients {
+					t.Errorf("a minute later: %+v", st.Handshakes)
+				}
+			})
+		})
+	}
+}
+
+// crossings counts how often the number of half-open SAs crosses the threshold
+// of cookies, until stop.
+func (s *site) crossings(stop chan struct{}) (n int) {
+	above := false
+	for {
+		select {
+		case <-stop:
+			return n
+		case <-time.After(5 * time.Millisecond):
+		}
+		if h := s.group.handshakes(); (h.HalfOpen >= h.CookiesFrom) != above {
+			above = !above
+			n++
+		}
+	}
+}
+
+// TestSurgeIsTold: a surge is told once when it begins and once when it is over,
+// with what it has cost.
+func TestSurgeIsTold(t *testing.T) {
+	inBubble(t, func(w *world) {
+		gateway := w.site(gatewayAddr, 2, roadwarriors(), func(c *Config) { c.Limits.CookiesFrom = 10 })
+		for i := range uint64(30) {
+			gateway.group.DeliverIKE(packetsTo(gateway, fmt.Sprintf("203.0.113.%d:500", 10+i), initRequest(t, i+1)))
+		}
+		w.after(5 * time.Second)
+		w.site(clientAddr, 1, home("anna@example.org")).initiate()
+		told := func() []Surge {
+			gateway.mu.Lock()
+			defer gateway.mu.Unlock()
+			return gateway.surges
+		}
+		if got := told(); len(got) != 1 || got[0].Over || got[0].HalfOpen != 10 {
+			t.Fatalf("told %+v", got)
+		}
+		w.after(5 * time.Minute)
+		got := told()
+		if len(got) != 2 {
+			t.Fatalf("told %+v", got)
+		}
+		end := got[1]
+		if !end.Over || end.HalfOpen != 11 || end.Lasted < 15*time.Second || end.Lasted > 17*time.Second ||
+			end.Counters["cookies_demanded"] != 21 || end.Counters["established"] != 1 || end.Counters["auth_failed"] != 0 {
+			t.Errorf("at the end: %+v", end)
+		}
+	})
+}
+
+// TestBadValuesFromOneSource: thousands of public values that are none cost a
+// few key exchanges and no more, with and without a cookie.
+func TestBadValuesFromOneSource(t *testing.T) {
+	inBubble(t, func(w *world) {
+		gateway := w.site(gatewayAddr, 2, roadwarriors())
+		for i := range uint64(1000) {
+			m, err := wire.Parse(initRequest(t, i+1))
+			if err != nil {
+				t.Fatal(err)
+			}
+			ke, _ := wire.Find[*wire.KE](m.Payloads)
+			ke.Data = ke.Data[:31]
+			bad := m.Append(nil)
+			gateway.group.DeliverIKE(packetsTo(gateway, "203.0.113.9:500", bad))
+			// His cookie, as if he had been given it.
+			nonce, _ := wire.Find[*wire.Nonce](m.Payloads)
+			cookie := gateway.group.gate.cookies.Make(w.now(), m.SPIi, nonce.Data, netip.MustParseAddrPort("203.0.113.9:500"))
+			m.Payloads = append([]wire.Payload{&wire.Notify{Kind: wire.Cookie, Data: cookie}}, m.Payloads...)
+			gateway.group.DeliverIKE(packetsTo(gateway, "203.0.113.9:500", m.Append(nil)))
+			w.after(5 * time.Millisecond)
+		}
+		st := gateway.status()
+		if n := st.Counters["bad_public_values"]; n != 64 {
+			t.Errorf("%d values were tried, want 64", n)
+		}
+		if st.Connecting != 0 || st.Handshakes.HalfOpen != 64 || st.Counters["cookies_demanded"] < 900 {
+			t.Errorf("%+v", st)
+		}
+		w.after(10 * time.Second)
+		if st := gateway.status(); st.Handshakes.HalfOpen != 0 {
+			t.Errorf("ten seconds later: %+v", st.Handshakes)
+		}
+	})
+}
+
+// TestFirstTooLong: a first message above 4 kB is dropped unread.
+func TestFirstTooLong(t *testing.T) {
+	inBubble(t, func(w *world) {
+		gateway := w.site(gatewayAddr, 2, roadwarriors())
+		for i, n := range []int{maxFirst, maxFirst + 1, 65000} {
+			bare := len(initRequest(t, 1, &wire.Raw{T: wire.TypeVendor}))
+			data := initRequest(t, uint64(i+1), &wire.Raw{T: wire.TypeVendor, Data: make([]byte, n-bare)})
+			if len(data) != n {
+				t.Fatalf("made %d bytes, want %d", len(data), n)
+			}
+			gateway.group.DeliverIKE(packetsTo(gateway, "203.0.113.9:500", data))
+		}
+		w.after(time.Second)
+		if st := gateway.status(); st.Handshakes.HalfOpen != 1 || st.Counters["first_too_long"] != 2 {
+			t.Errorf("%+v", st)
+		}
+	})
+}
+
+// TestFailuresBackOff: whoever guesses waits longer and longer for each answer,
+// and the true one beside him, from the same address, waits for nothing.
+func TestFailuresBackOff(t *testing.T) {
+	inBubble(t, func(w *world) {
+		w.site(gatewayAddr, 2, roadwarriors())
+		guesser := w.site(clientAddr, 1, home("anna@example.org"), func(c *Config) {
+			c.Policy = sa.NewPolicy([]*sa.Conn{c.Tunnels[0].Conn}, []sa.Secret{{ID: pattern("%any"), PSK: []byte("a guess, as long as it has to be")}})
+		})
+		var waits []time.Duration
+		for range 8 {
+			began := time.Now()
+			if err := guesser.group.Initiate(context.Background(), "home"); err == nil || !strings.Contains(err.Error(), "AUTHENTICATION_FAILED") {
+				t.Fatalf("the guess ends with %v", err)
+			}
+			waits = append(waits, time.Since(began).Round(time.Second))
+		}
+		if fmt.Sprint(waits) != "[0s 0s 0s 1s 2s 4s 8s 16s]" {
+			t.Errorf("waited %v", waits)
+		}
+		guesser.vanish()
+		anna := w.site(clientAddr, 1, home("anna@example.org"))
+		began := time.Now()
+		anna.initiate()
+		if d := time.Since(began); d > time.Second {
+			t.Errorf("the true one waited %v", d)
+		}
+	})
+}
+
+// TestCookieIsAnsweredBeforeTheInbox: a loop that is busy keeps nobody from his
+// cookie.
+func TestCookieIsAnsweredBeforeTheInbox(t *testing.T) {
+	inBubble(t, func(w *world) {
+		gateway := w.site(gatewayAddr, 1, roadwarriors(), func(c *Config) { c.Limits.CookiesFrom = 1 })
+		gateway.group.DeliverIKE(packetsTo(gateway, "203.0.113.8:500", initRequest(t, 1)))
+		synctest.Wait()
+		release := make(chan struct{})
+		gateway.group.shards[0].post(func(mono.Time) { <-release })
+		synctest.Wait()
+		before := gateway.held().sent
+		gateway.group.DeliverIKE(packetsTo(gateway, "203.0.113.9:500", initRequest(t, 2)))
+		if gateway.held().sent == before {
+			t.Error("no cookie while the loop is busy")
+		}
+		close(release)
+	})
+}
