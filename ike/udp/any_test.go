@@ -5,9 +5,6 @@ import (
 	"net/netip"
 	"testing"
 
-	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
-
 	"github.com/ikepulse/ikepulse/ike/internal/wire"
 	"github.com/ikepulse/ikepulse/test/lab"
 	"github.com/ikepulse/ikepulse/test/require"
@@ -25,7 +22,11 @@ func TestListenAny(t *testing.T) {
 		}
 	})
 	ns := namespace(t, l, "many")
-	do(t, ns, func() error { return localRoutes("10.8.0.0/24", "2001:db8:8::/64") })
+	for _, p := range prefixes("10.8.0.0/24", "2001:db8:8::/64") {
+		if err := ns.Own(p); err != nil {
+			t.Fatal(err)
+		}
+	}
 	for _, c := range []struct {
 		ipv6 bool
 		far  string
@@ -70,23 +71,4 @@ func TestListenAny(t *testing.T) {
 			}
 		}
 	}
-}
-
-// localRoutes makes all addresses of some prefixes the host's own.
-func localRoutes(to ...string) error {
-	lo, err := netlink.LinkByName("lo")
-	if err != nil {
-		return err
-	}
-	for _, p := range to {
-		dst, err := netlink.ParseIPNet(p)
-		if err != nil {
-			return err
-		}
-		r := &netlink.Route{Dst: dst, LinkIndex: lo.Attrs().Index, Table: unix.RT_TABLE_LOCAL, Type: unix.RTN_LOCAL, Scope: unix.RT_SCOPE_HOST}
-		if err := netlink.RouteAdd(r); err != nil {
-			return err
-		}
-	}
-	return nil
 }
