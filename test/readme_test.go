@@ -19,6 +19,7 @@ func TestREADME(t *testing.T) {
 		"../cmd/ikepulse/testdata/status-healthy.golden",
 		"../cmd/ikepulse/testdata/sas-proof.golden",
 		"../cmd/ikepulse/testdata/replay.golden",
+		"../cmd/ikepulse/testdata/loadtest.golden",
 	} {
 		shown, err := os.ReadFile(file)
 		if err != nil {

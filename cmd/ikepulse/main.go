@@ -102,7 +102,7 @@ func newApp(e env) *cli.App {
 			attachCommand(e), detachCommand(e), followCommand(e), replayCommand(e), statsCommand(e),
 			statusCommand(e), peersCommand(e), sasCommand(e), eventsCommand(e),
 			initiateCommand(e), terminateCommand(e), probeCommand(e),
-			demoCommand(e), versionCommand(e),
+			demoCommand(e), loadtestCommand(e), versionCommand(e),
 		},
 		Before: func(c *cli.Context) error {
 			if !instanceName(c.String("instance")) {

@@ -115,6 +115,9 @@ func newBatch(s *Socket) *batch {
 	memory := make([]byte, batchSize*maxDatagram)
 	for i := range b.messages {
 		b.messages[i].Buffers = [][]byte{memory[i*maxDatagram : (i+1)*maxDatagram]}
+		if s.every != nil {
+			b.messages[i].OOB = s.every.room()
+		}
 	}
 	return b
 }
@@ -126,7 +129,7 @@ func (b *batch) deliver(n int, deliver Deliver) {
 	for i := range b.messages[:n] {
 		m := &b.messages[i]
 		kind, data := classify(b.socket.natt, m.Buffers[0][:m.N])
-		p := wire.Packet{Local: b.socket.local, Remote: addrPort(m.Addr), NATT: b.socket.natt, Data: data}
+		p := wire.Packet{Local: b.socket.localOf(m), Remote: addrPort(m.Addr), NATT: b.socket.natt, Data: data}
 		switch kind {
 		case kindIKE:
 			b.ike = append(b.ike, p)
@@ -146,6 +149,14 @@ func (b *batch) deliver(n int, deliver Deliver) {
 	if len(b.ike)+len(b.esp) > 0 {
 		deliver(b.ike, b.esp)
 	}
+}
+
+// localOf is where a message came to.
+func (s *Socket) localOf(m *ipv4.Message) netip.AddrPort {
+	if s.every == nil {
+		return s.local
+	}
+	return netip.AddrPortFrom(s.every.destination(m.OOB[:m.NN]), s.local.Port())
 }
 
 func addrPort(a net.Addr) netip.AddrPort {

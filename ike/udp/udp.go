@@ -72,6 +72,7 @@ type Socket struct {
 	local  netip.AddrPort
 	natt   bool
 	conns  []*net.UDPConn
+	every  *anyAddress // nil: bound to local
 	bypass error
 	count  counters
 }
@@ -89,7 +90,8 @@ func New(conns []*net.UDPConn, natt bool) *Socket {
 	return s
 }
 
-// Local is the address and port that s is bound to.
+// Local is the address and port that s is bound to, or of a socket by
+// [ListenAny] the unspecified address and the port that packets have.
 func (s *Socket) Local() netip.AddrPort { return s.local }
 
 // Bypass is why IPsec policies of this host may hit our own packets, nil if
@@ -135,12 +137,12 @@ func (s *Socket) Counters() Counters {
 // none. It does not keep p.Data. RFC 3948 §2.2, §2.3
 func (s *Socket) Send(p wire.Packet) error {
 	if !s.natt || len(p.Data) == 1 && p.Data[0] == keepalive {
-		return s.write(p.Data, p.Remote)
+		return s.write(p.Data, p)
 	}
 	buf := marked.Get().(*[]byte)
 	defer marked.Put(buf)
 	*buf = append(append((*buf)[:0], marker[:]...), p.Data...)
-	return s.write(*buf, p.Remote)
+	return s.write(*buf, p)
 }
 
 // marked holds buffers in which a message gets its marker.
@@ -156,14 +158,19 @@ func (s *Socket) SendESP(p wire.Packet) error {
 		s.count.sendErrors.Add(1)
 		return errNoESP
 	}
-	return s.write(p.Data, p.Remote)
+	return s.write(p.Data, p)
 }
 
-// write sends through one socket of the group, the same for a peer each time,
-// so that his packets stay in order.
-func (s *Socket) write(b []byte, to netip.AddrPort) error {
-	conn := s.conns[int(to.Port())%len(s.conns)]
-	if _, err := conn.WriteToUDPAddrPort(b, to); err != nil {
+// write sends a packet's bytes through one socket of the group, the same for a
+// peer each time, so that his packets stay in order.
+func (s *Socket) write(b []byte, p wire.Packet) (err error) {
+	conn := s.conns[int(p.Remote.Port())%len(s.conns)]
+	if s.every == nil {
+		_, err = conn.WriteToUDPAddrPort(b, p.Remote)
+	} else {
+		_, _, err = conn.WriteMsgUDPAddrPort(b, s.every.source(p.Local.Addr()), p.Remote)
+	}
+	if err != nil {
 		s.count.sendErrors.Add(1)
 		return err
 	}

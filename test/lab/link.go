@@ -125,6 +125,23 @@ func (n *Namespace) Route(to netip.Prefix, via netip.Addr) error {
 	})
 }
 
+// Own makes all addresses of a prefix the namespace's own, without giving them to
+// an interface.
+func (n *Namespace) Own(p netip.Prefix) error {
+	return n.Do(func() error {
+		lo, err := netlink.LinkByName("lo")
+		if err != nil {
+			return err
+		}
+		err = netlink.RouteAdd(&netlink.Route{Dst: ipNet(p.Masked()), LinkIndex: lo.Attrs().Index,
+			Table: unix.RT_TABLE_LOCAL, Type: unix.RTN_LOCAL, Scope: unix.RT_SCOPE_HOST})
+		if err != nil {
+			return fmt.Errorf("local route to %s in namespace %s: %w", p, n.name, err)
+		}
+		return nil
+	})
+}
+
 func ipNet(p netip.Prefix) *net.IPNet {
 	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
 }

@@ -62,6 +62,16 @@ func (l *loader) readSecrets() {
 	}
 }
 
+// ReadPSK returns the key in a file, by the rules for those that a configuration
+// names.
+func ReadPSK(path string) (PSK, error) {
+	psk, complaint := readPSK(path)
+	if complaint != "" {
+		return PSK{}, fmt.Errorf("%s: %s", printable(path), complaint)
+	}
+	return psk, nil
+}
+
 // hidden is the complaint about a file that permissions keep from us.
 const hidden = "permission denied"
 
