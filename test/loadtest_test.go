@@ -151,7 +151,7 @@ func (c *crowd) gone() {
 	c.Helper()
 	await(c.T, "the gateway has no tunnel", func() bool {
 		st := c.gw.status().IKE
-		return st.Up+st.Connecting+st.Deleting+st.HalfOpen == 0
+		return st.Up+st.Connecting+st.Deleting+st.Handshakes.HalfOpen == 0
 	})
 	if n := c.gw.status().IKE.Counters; n["deleted"] != n["established"] {
 		c.Errorf("of %d tunnels %d were deleted", n["established"], n["deleted"])
