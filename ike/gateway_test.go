@@ -1,6 +1,7 @@
 package ike
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -14,6 +15,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/ikepulse/ikepulse/ike/internal/sa"
 	"github.com/ikepulse/ikepulse/ike/internal/shard"
 )
 
@@ -209,36 +211,59 @@ func TestHubFull(t *testing.T) {
 	}
 }
 
-// A stranger fails over and over: a few lines a second, and how many were not
+// Strangers fail over and over: a few lines a second, and how many were not
 // written.
 func TestStrangersLogLittle(t *testing.T) {
+	var out bytes.Buffer
+	h := newHub(slog.New(slog.NewTextHandler(&out, nil)))
+	failed := shard.Event{Kind: sa.Closed, Reason: sa.AuthFailed}
+	for _, at := range []time.Duration{0, 999 * time.Millisecond, time.Second} {
+		for range 30 {
+			e := newEvent(failed)
+			e.Time = time.Unix(1, 0).Add(at)
+			h.log.write(e, failed)
+		}
+	}
+	got := out.String()
+	if n := strings.Count(got, `msg="authentication failed"`); n != 2*strangerLines || strings.Count(got, "not_logged=50\n") != 1 {
+		t.Errorf("%d lines:\n%s", n, got)
+	}
+}
+
+// A wrong key is refused, and no key is logged.
+func TestNoKeyIsLogged(t *testing.T) {
 	inBubble(t, func(t *testing.T, l *link) {
 		c := gatewayConfig()
 		c.Secrets = []Secret{{ID: "anna@example.org", PSK: []byte("another than the client's, long enough")}}
-		gateway := l.end(t, c)
-		many := clientConfig()
-		many.Capacity = 100
-		for i := range 60 {
-			other := many.Connections[0]
-			other.Name = fmt.Sprint(i)
-			many.Connections = append(many.Connections, other)
+		gateway, client := l.end(t, c), l.end(t, clientConfig())
+		if err := client.gateway.Initiate(context.Background(), "home"); err == nil {
+			t.Fatal("a wrong key is accepted")
 		}
-		client := l.end(t, many)
-		for i := range 60 {
-			if err := client.gateway.Initiate(context.Background(), fmt.Sprint(i)); err == nil {
-				t.Fatal("a wrong key is accepted")
-			}
-		}
-		time.Sleep(2 * time.Second)
-		_ = client.gateway.Initiate(context.Background(), "home")
-		got := gateway.logged()
-		if n := strings.Count(got, `msg="authentication failed"`); n != strangerLines+1 || !strings.Contains(got, "not_logged=50\n") {
-			t.Errorf("%d lines:\n%s", n, got)
-		}
-		if strings.Contains(got, testPSK) || strings.Contains(got, "another than") {
-			t.Error("a key is logged")
+		got := gateway.logged() + client.logged()
+		if !strings.Contains(got, "authentication failed") || strings.Contains(got, testPSK) || strings.Contains(got, "another than") {
+			t.Errorf("logged:\n%s", got)
 		}
 	})
+}
+
+// A surge is a line at its beginning and one at its end.
+func TestSurgeIsLogged(t *testing.T) {
+	var out bytes.Buffer
+	h := newHub(slog.New(slog.NewTextHandler(&out, &slog.HandlerOptions{ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
+		if a.Key == slog.TimeKey {
+			return slog.Attr{}
+		}
+		return a
+	}})))
+	h.surge(shard.Surge{HalfOpen: 1024})
+	h.surge(shard.Surge{Over: true, HalfOpen: 4210, Lasted: 16*time.Second + 1, Counters: map[string]uint64{
+		"established": 20000, "cookies_demanded": 18207, "auth_failed": 0, "shed_late": 3}})
+	const want = `level=WARN msg="surge: everybody is asked for a cookie" half_open=1024
+level=INFO msg="surge is over" lasted=16s half_open=4210 cookies_demanded=18207 established=20000 shed_late=3
+`
+	if got := out.String(); got != want {
+		t.Errorf("logged:\n%s", got)
+	}
 }
 
 func TestClip(t *testing.T) {

@@ -190,7 +190,8 @@ func TestClear(t *testing.T) {
 func TestProblems(t *testing.T) {
 	well := func() *Status {
 		st := &Status{Daemon: &Daemon{}, XDP: &XDP{Attachments: []Attachment{{Interface: "eth0"}, {Interface: "eth1"}}}}
-		st.IKE.Up, st.IKE.MaxSAs, st.Capacity = 9, 40, 10
+		st.IKE.Up, st.IKE.Taken, st.IKE.MaxSAs, st.Capacity = 9, 9, 40, 10
+		st.IKE.Handshakes.HalfOpen, st.IKE.Handshakes.Max = 4, 5
 		st.IKE.Counters = map[string]uint64{}
 		return st
 	}
@@ -204,13 +205,14 @@ func TestProblems(t *testing.T) {
 		"XDP is not on eth0: it is gone; it is attached again": func(st *Status) {
 			st.XDP.Attachments[0].Gone, st.XDP.Attachments[0].Note = true, "it is gone"
 		},
-		"XDP is off: no; way; no keepalive is answered":         func(st *Status) { st.XDP, d.noXDP = nil, errors.New("no\nway") },
-		"a tunnel was refused 1s ago: every inbound SPI":        func(*Status) { d.supply.refused.Store(bootTime() - int64(time.Second)) },
-		"all 40 tunnels that there can be with xdp.capacity 10": func(st *Status) { st.IKE.Connecting = 31 },
-		"2 tunnels are unknown to XDP":                          func(st *Status) { st.IKE.Up, st.Untracked = 22, 2 },
-		"11 tunnels are there, and xdp.capacity is 10":          func(st *Status) { st.IKE.Up = 11 },
-		"3 errors of the program itself":                        func(st *Status) { st.IKE.Counters["panics"], st.IKE.Counters["key_exchange_panics"] = 1, 2 },
-		"cannot be read: out of order":                          func(*Status) { d.clockError.Store(&clock) },
+		"XDP is off: no; way; no keepalive is answered":                                                        func(st *Status) { st.XDP, d.noXDP = nil, errors.New("no\nway") },
+		"a tunnel was refused 1s ago: every inbound SPI":                                                       func(*Status) { d.supply.refused.Store(bootTime() - int64(time.Second)) },
+		"all 40 tunnels that there can be with xdp.capacity 10":                                                func(st *Status) { st.IKE.Taken = 40 },
+		"all 5 handshakes that there may be at once are under way: who comes now has no answer; half_open.max": func(st *Status) { st.IKE.Handshakes.HalfOpen = 5 },
+		"2 tunnels are unknown to XDP":                                                                         func(st *Status) { st.IKE.Up, st.Untracked = 22, 2 },
+		"11 tunnels are there, and xdp.capacity is 10":                                                         func(st *Status) { st.IKE.Up = 11 },
+		"3 errors of the program itself":                                                                       func(st *Status) { st.IKE.Counters["panics"], st.IKE.Counters["key_exchange_panics"] = 1, 2 },
+		"cannot be read: out of order":                                                                         func(*Status) { d.clockError.Store(&clock) },
 		"what XDP tells of cannot be read: torn; a peer whose address has changed": func(*Status) {
 			d.events = &events{}
 			d.events.failed.Store(&ring)
