@@ -130,9 +130,17 @@ func (h *hub) run(stop <-chan struct{}) {
 	}
 }
 
+// hand logs an event and gives it to those who listen. Where nobody wants it,
+// nothing is made of it: in a surge there are three for each handshake.
 func (h *hub) hand(ev shard.Event) {
+	logged := h.log.wants(ev)
+	if !logged && !h.heard() {
+		return
+	}
 	out := newEvent(ev)
-	h.log.write(out, ev)
+	if logged {
+		h.log.write(out, ev) // which may take its time: nobody waits for it
+	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for c := range h.listeners {
@@ -142,6 +150,13 @@ func (h *hub) hand(ev shard.Event) {
 			h.dropped.Add(1)
 		}
 	}
+}
+
+// heard reports whether anybody listens.
+func (h *hub) heard() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return len(h.listeners) > 0
 }
 
 func (h *hub) end() {

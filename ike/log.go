@@ -66,15 +66,14 @@ type eventLog struct {
 // who they are.
 const strangerLines = 10
 
+// wants reports whether an event is of a level that is logged.
+func (l *eventLog) wants(ev shard.Event) bool { return l.to.Enabled(context.Background(), levelOf(ev)) }
+
 func (l *eventLog) write(e Event, ev shard.Event) {
-	level := levelOf(ev)
-	if !l.to.Enabled(context.Background(), level) {
-		return
-	}
 	if ev.Kind == sa.Closed && ev.Peer == (sa.ID{}) && ev.Role == sa.Responder && !l.mayShow(e.Time) {
 		return
 	}
-	l.to.LogAttrs(context.Background(), level, message(e), attrs(e, ev)...)
+	l.to.LogAttrs(context.Background(), levelOf(ev), message(e), attrs(e, ev)...)
 }
 
 // mayShow limits what strangers write into the log, and says how much it has

@@ -9,6 +9,7 @@ import (
 	"encoding/binary"
 	"io"
 	"net/netip"
+	"sync/atomic"
 	"time"
 
 	"github.com/ikepulse/ikepulse/ike/internal/mono"
@@ -23,10 +24,18 @@ const (
 	cookieLen = 1 + sha256.Size/2
 )
 
-// Cookies makes and checks cookies. It keeps nothing about anyone, is not
-// written after NewCookies, and may be used by all shards at once, so that a
-// cookie of one is good at every other.
-type Cookies struct{ seed [sha256.Size]byte }
+// Cookies makes and checks cookies. It keeps nothing about anyone, and any
+// goroutine may use it, so that a cookie of one is good at every other.
+type Cookies struct {
+	seed   [sha256.Size]byte
+	latest atomic.Pointer[secret] // made last; those of other epochs are made again
+}
+
+// secret is that of one epoch.
+type secret struct {
+	epoch uint64
+	key   [sha256.Size]byte
+}
 
 // NewCookies reads the seed of all secrets from rand.
 func NewCookies(rand io.Reader) (*Cookies, error) {
@@ -63,20 +72,32 @@ func (c *Cookies) Check(now mono.Time, cookie []byte, spii uint64, ni []byte, re
 func epoch(now mono.Time) uint64 { return uint64(now) / uint64(rotation) }
 
 // cookie is the one of an epoch. Each has its own secret, derived from the
-// seed and kept nowhere. All but the nonce have a fixed length, and the nonce
-// comes last, so no two initiators hash the same bytes.
+// seed. All but the nonce have a fixed length, and the nonce comes last, so no
+// two initiators hash the same bytes.
 func (c *Cookies) cookie(e uint64, spii uint64, ni []byte, remote netip.AddrPort) []byte {
-	secret := sum(c.seed[:], binary.BigEndian.AppendUint64(nil, e))
 	addr := remote.Addr().As16()
 	who := binary.BigEndian.AppendUint64(make([]byte, 0, 8+16+2+len(ni)), spii)
 	who = append(who, addr[:]...)
 	who = binary.BigEndian.AppendUint16(who, remote.Port())
 	who = append(who, ni...)
-	return append([]byte{uint8(e)}, sum(secret, who)[:cookieLen-1]...)
+	out := make([]byte, 1, 1+sha256.Size)
+	out[0] = uint8(e)
+	return sum(out, c.secret(e).key[:], who)[:cookieLen]
 }
 
-func sum(key, data []byte) []byte {
+func (c *Cookies) secret(e uint64) *secret {
+	if s := c.latest.Load(); s != nil && s.epoch == e {
+		return s
+	}
+	s := &secret{epoch: e}
+	sum(s.key[:0], c.seed[:], binary.BigEndian.AppendUint64(nil, e))
+	c.latest.Store(s)
+	return s
+}
+
+// sum appends the HMAC of data.
+func sum(dst, key, data []byte) []byte {
 	h := hmac.New(sha256.New, key)
 	h.Write(data)
-	return h.Sum(nil)
+	return h.Sum(dst)
 }

@@ -289,17 +289,21 @@ type Household struct {
 
 // Largest are the n sources that have most, those first that were turned away.
 func (p *Places) Largest(now mono.Time, n int) []Household {
-	var all []Household
-	for s, home := range p.sources {
-		h := Household{HalfOpen: home.places, TurnedAway: home.turnedAway}
-		at, _ := slices.BinarySearchFunc(all, h, func(a, b Household) int {
-			return cmp.Or(cmp.Compare(b.TurnedAway, a.TurnedAway), cmp.Compare(b.HalfOpen, a.HalfOpen))
+	var largest []source
+	for s := range p.sources {
+		at, _ := slices.BinarySearchFunc(largest, s, func(a, b source) int {
+			x, y := p.sources[a], p.sources[b]
+			return cmp.Or(cmp.Compare(y.turnedAway, x.turnedAway), cmp.Compare(y.places, x.places), -1)
 		})
 		if at < n {
-			h.Source, h.Allowed = s.String(), p.allowed(now, s)
-			all = slices.Insert(all, at, h)
-			all = all[:min(len(all), n)]
+			largest = slices.Insert(largest, at, s)
+			largest = largest[:min(len(largest), n)]
 		}
+	}
+	all := make([]Household, len(largest))
+	for i, s := range largest {
+		home := p.sources[s]
+		all[i] = Household{s.String(), home.places, p.allowed(now, s), home.turnedAway}
 	}
 	return all
 }

@@ -27,10 +27,16 @@ func (a *algorithm) compute(key []byte, parts ...[]byte) []byte {
 // expand is prf+: n bytes of T1 | T2 | …, each T the PRF over the one before,
 // the seed and a counter. RFC 7296 §2.13
 func (a *algorithm) expand(key, seed []byte, n int) []byte {
-	var t, out []byte
-	for i := byte(1); len(out) < n; i++ {
-		t = a.compute(key, t, seed, []byte{i})
-		out = append(out, t...)
+	m := hmac.New(a.hash, key)
+	out := make([]byte, 0, n+m.Size())
+	for t, i := []byte(nil), byte(1); len(out) < n; i++ {
+		m.Reset()
+		m.Write(t)
+		m.Write(seed)
+		m.Write([]byte{i})
+		start := len(out)
+		out = m.Sum(out)
+		t = out[start:]
 	}
 	return out[:n]
 }
