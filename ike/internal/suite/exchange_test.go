@@ -243,6 +243,19 @@ func TestAgreeRefuses(t *testing.T) {
 	}
 }
 
+// TestPublicIsThere: whoever sends a public value waits for no computation.
+func TestPublicIsThere(t *testing.T) {
+	for _, g := range groups {
+		p, err := Generate(g, rand.Reader)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n := testing.AllocsPerRun(10, func() { _ = p.Public() }); n != 0 || len(p.Public()) < 32 {
+			t.Errorf("group %d: %v allocations for %d bytes", g, n, len(p.Public()))
+		}
+	}
+}
+
 // TestAgreeMODPBounds tries the values around the prime.
 func TestAgreeMODPBounds(t *testing.T) {
 	for _, g := range groups {
