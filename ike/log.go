@@ -63,14 +63,14 @@ type eventLog struct {
 }
 
 // strangerLines is how many lines a second those may cause who have not proved
-// who they are.
+// who they are, or find no room.
 const strangerLines = 10
 
 // wants reports whether an event is of a level that is logged.
 func (l *eventLog) wants(ev shard.Event) bool { return l.to.Enabled(context.Background(), levelOf(ev)) }
 
 func (l *eventLog) write(e Event, ev shard.Event) {
-	if ev.Kind == sa.Closed && ev.Peer == (sa.ID{}) && ev.Role == sa.Responder && !l.mayShow(e.Time) {
+	if ev.Kind == sa.Closed && ev.Role == sa.Responder && (ev.Peer == (sa.ID{}) || ev.Reason == sa.Refused) && !l.mayShow(e.Time) {
 		return
 	}
 	l.to.LogAttrs(context.Background(), levelOf(ev), message(e), attrs(e, ev)...)

@@ -52,7 +52,7 @@ const (
 	// finisherGrace is the same for those of a source whose handshakes are
 	// finished: their IKE_AUTH may be lost, and is sent again after 4 s. Places
 	// become free there without it.
-	finisherGrace = 5 * time.Second
+	finisherGrace = 10 * time.Second
 	// finisherFactor is how many times the limit of one source its limit grows
 	// to, if its handshakes are finished: a carrier's NAT.
 	finisherFactor = 64

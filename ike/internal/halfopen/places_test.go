@@ -308,6 +308,10 @@ func TestFinishersMayHaveMore(t *testing.T) {
 		t.Errorf("another source has %d places, want 4", n)
 	}
 	d.now = d.now.Add(finisherTime)
+	finish(2)
+	if n := fill(v4(1)); n != 9 {
+		t.Errorf("after 3 and 2 finished: %d places, want 9", n)
+	}
 	finish(1000)
 	if n := fill(v4(1)); n != finisherFactor*4 {
 		t.Errorf("after a thousand: %d places, want %d", n, finisherFactor*4)

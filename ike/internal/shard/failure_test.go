@@ -256,7 +256,7 @@ func TestNobodyWaits(t *testing.T) {
 	for range each {
 		g.DeliverIKE(packetsTo(s, clientAddr+":500", make([]byte, 16), first, known))
 		for range 3 {
-			g.DeliverIKE(packetsTo(s, clientAddr+":500", auth))
+			g.DeliverIKE(packetsTo(s, clientAddr+":500", auth, first))
 		}
 		g.DeliverESP(packetsTo(s, clientAddr+":4500", make([]byte, 100), make([]byte, 3)))
 		g.DeliverInner(0, make([]byte, 100))
@@ -267,7 +267,7 @@ func TestNobodyWaits(t *testing.T) {
 	for i := range c {
 		c[i] += other[i]
 	}
-	if c[cDroppedIKE] != each-ikeInboxPackets || c[cDroppedAuth] != 3*each-authInboxPackets || c[cDroppedFirst] != each-firstMessages || c[cDroppedESP] != each-espInboxPackets ||
+	if c[cDroppedIKE] != each-ikeInboxPackets || c[cDroppedAuth] != 3*each-authInboxPackets || c[cDroppedFirst] != 4*each-firstMessages || c[cDroppedESP] != each-espInboxPackets ||
 		c[cDroppedInner] != each-espInboxPackets || c[cDroppedDrifts] != each-driftPackets || g.undeliverable.Load() != 2*each {
 		t.Errorf("dropped %v; %d undeliverable", c[:cMalformed], g.undeliverable.Load())
 	}

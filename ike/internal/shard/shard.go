@@ -70,7 +70,7 @@ const (
 	ikeInboxBytes    = 4 << 20
 	authInboxPackets = 16384
 	authInboxBytes   = 16 << 20
-	firstMessages    = 4096
+	firstMessages    = 16384
 	espInboxPackets  = 4096
 	espInboxBytes    = 8 << 20
 	driftPackets     = 4096 // as many peers as may lose their mapping at once

@@ -23,7 +23,9 @@ func (s *Shard) carryOut(now mono.Time, e *entry) {
 			s.settle(now, e)
 			return
 		}
-		s.count[cFailedStep]++
+		if err != errNoPlace && err != ErrBusy { // which no edge has said
+			s.count[cFailedStep]++
+		}
 		if errors.Is(err, ErrBusy) && e.pending != nil && e.sa.Role() == sa.Responder {
 			// The peer will ask again, and then there may be room for it.
 			s.count[cShedFull]++

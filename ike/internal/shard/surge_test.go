@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/ikepulse/ikepulse/ike/internal/dpd"
+	"github.com/ikepulse/ikepulse/ike/internal/halfopen"
 	"github.com/ikepulse/ikepulse/ike/internal/mono"
 	"github.com/ikepulse/ikepulse/ike/internal/sa"
 	"github.com/ikepulse/ikepulse/ike/internal/wire"
@@ -210,6 +211,38 @@ func TestBadValuesFromOneSource(t *testing.T) {
 		w.after(10 * time.Second)
 		if st := gateway.status(); st.Handshakes.HalfOpen != 0 {
 			t.Errorf("ten seconds later: %+v", st.Handshakes)
+		}
+	})
+}
+
+// TestSmallGateway: a gateway for few tunnels is not locked by somebody who
+// spoofs a few first messages a second.
+func TestSmallGateway(t *testing.T) {
+	inBubble(t, func(w *world) {
+		gateway := w.site(gatewayAddr, 2, roadwarriors(), func(c *Config) { c.MaxSAs, c.Limits = 256, halfopen.Limits{}.Auto(256) })
+		stop := make(chan struct{})
+		spoofing := make(chan int)
+		go func() { // ends with stop
+			for n := 0; ; n++ {
+				select {
+				case <-stop:
+					spoofing <- n
+					return
+				case <-time.After(time.Second / 13):
+					gateway.group.DeliverIKE(packetsTo(gateway, fmt.Sprintf("203.%d.%d.9:500", n/250, n%250), initRequest(t, uint64(n+1))))
+				}
+			}
+		}()
+		w.after(2 * time.Minute)
+		for i := range 40 {
+			client := w.site(fmt.Sprintf("10.7.1.%d", i+1), 1, home(fmt.Sprintf("client%d@example.org", i)))
+			client.initiate()
+			w.after(time.Second)
+		}
+		close(stop)
+		n := <-spoofing
+		if st := gateway.status(); st.Up != 40 || st.Counters["table_full"] != 0 || st.Handshakes.HalfOpen > 32 || n < 2000 {
+			t.Errorf("%d spoofed: %d up, %d refused for want of room, %d half-open", n, st.Up, st.Counters["table_full"], st.Handshakes.HalfOpen)
 		}
 	})
 }
