@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -115,6 +116,7 @@ func (h *hub) run(stop <-chan struct{}) {
 		select {
 		case ev := <-h.in:
 			h.hand(ev)
+			runtime.Gosched() // a log can wait, where it shares a processor with the loops
 			continue
 		default:
 		}
