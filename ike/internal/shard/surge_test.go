@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -291,6 +292,43 @@ func TestFailuresBackOff(t *testing.T) {
 		anna.initiate()
 		if d := time.Since(began); d > time.Second {
 			t.Errorf("the true one waited %v", d)
+		}
+	})
+}
+
+// TestCookieSurvivesAnotherGroup: a client that has shown its cookie and is told
+// of another group keeps it, and is asked for no second one. RFC 7296 §2.6.1
+func TestCookieSurvivesAnotherGroup(t *testing.T) {
+	inBubble(t, func(w *world) {
+		conns := roadwarriors()
+		conns[0].Conn.Proposals = ikeProposals("aes256gcm16-prfsha256-ecp256")
+		gateway := w.site(gatewayAddr, 2, conns, func(c *Config) { c.Limits.CookiesFrom = 1 })
+		gateway.group.gate.press(w.now())
+		var kinds []string
+		w.tap = func(p wire.Packet) {
+			m, err := wire.Parse(p.Data)
+			if err != nil || m.Exchange != wire.IKESAInit {
+				return
+			}
+			what := fmt.Sprint(m.Flags&wire.FlagResponse != 0)
+			for _, pl := range m.Payloads {
+				switch pl := pl.(type) {
+				case *wire.KE:
+					what += fmt.Sprintf(" KE %d", pl.Group)
+				case *wire.Notify:
+					if pl.Kind == wire.Cookie || pl.Kind == wire.InvalidKEPayload {
+						what += " " + pl.Kind.String()
+					}
+				}
+			}
+			kinds = append(kinds, what)
+		}
+		mine := home("anna@example.org")
+		mine[0].Conn.Proposals = ikeProposals("aes256gcm16-prfsha256-x25519-ecp256")
+		w.site(clientAddr, 1, mine).initiate()
+		want := []string{"false KE 31", "true COOKIE", "false COOKIE KE 31", "true INVALID_KE_PAYLOAD", "false COOKIE KE 19", "true KE 19"}
+		if !slices.Equal(kinds, want) || gateway.status().Counters["cookies_demanded"] != 1 {
+			t.Errorf("exchanged %q, want %q", kinds, want)
 		}
 	})
 }
