@@ -81,6 +81,7 @@ func newEvent(ev shard.Event) Event {
 
 const (
 	hubBuffer        = 8192
+	surgeBuffer      = 16
 	subscriberBuffer = 1024
 )
 
@@ -89,6 +90,7 @@ const (
 // counted or seen as a gap in Seq.
 type hub struct {
 	in      chan shard.Event
+	surges  chan shard.Surge
 	dropped atomic.Uint64
 	log     *eventLog
 
@@ -98,13 +100,22 @@ type hub struct {
 }
 
 func newHub(l *slog.Logger) *hub {
-	return &hub{in: make(chan shard.Event, hubBuffer), log: &eventLog{to: l}, listeners: map[chan Event]bool{}}
+	return &hub{in: make(chan shard.Event, hubBuffer), surges: make(chan shard.Surge, surgeBuffer), log: &eventLog{to: l}, listeners: map[chan Event]bool{}}
 }
 
 // sink is where the shards put events.
 func (h *hub) sink(ev shard.Event) {
 	select {
 	case h.in <- ev:
+	default:
+		h.dropped.Add(1)
+	}
+}
+
+// surge is where the shards tell of surges.
+func (h *hub) surge(s shard.Surge) {
+	select {
+	case h.surges <- s:
 	default:
 		h.dropped.Add(1)
 	}
@@ -123,6 +134,8 @@ func (h *hub) run(stop <-chan struct{}) {
 		select {
 		case ev := <-h.in:
 			h.hand(ev)
+		case s := <-h.surges:
+			h.log.surge(s)
 		case <-stop:
 			if len(h.in) == 0 {
 				h.end()

@@ -255,8 +255,8 @@ func TestSurgeIsLogged(t *testing.T) {
 		}
 		return a
 	}})))
-	h.surge(shard.Surge{HalfOpen: 1024})
-	h.surge(shard.Surge{Over: true, HalfOpen: 4210, Lasted: 16*time.Second + 1, Counters: map[string]uint64{
+	h.log.surge(shard.Surge{HalfOpen: 1024})
+	h.log.surge(shard.Surge{Over: true, HalfOpen: 4210, Lasted: 16*time.Second + 1, Counters: map[string]uint64{
 		"established": 20000, "cookies_demanded": 18207, "auth_failed": 0, "shed_late": 3}})
 	const want = `level=WARN msg="surge: everybody is asked for a cookie" half_open=1024
 level=INFO msg="surge is over" lasted=16s half_open=4210 cookies_demanded=18207 established=20000 shed_late=3

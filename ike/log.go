@@ -162,10 +162,10 @@ func attrs(e Event, ev shard.Event) []slog.Attr {
 	return as
 }
 
-// surge logs that everybody comes at once, and how that has ended: a line each.
-func (h *hub) surge(s shard.Surge) {
+// surge writes that everybody comes at once, and how that has ended: a line each.
+func (l *eventLog) surge(s shard.Surge) {
 	if !s.Over {
-		h.log.to.Warn("surge: everybody is asked for a cookie", slog.Int(keyPeak, s.HalfOpen))
+		l.to.Warn("surge: everybody is asked for a cookie", slog.Int(keyPeak, s.HalfOpen))
 		return
 	}
 	as := []slog.Attr{slog.Duration(keyLasted, s.Lasted.Round(time.Millisecond)), slog.Int(keyPeak, s.HalfOpen)}
@@ -174,5 +174,5 @@ func (h *hub) surge(s shard.Surge) {
 			as = append(as, slog.Uint64(name, n))
 		}
 	}
-	h.log.to.LogAttrs(context.Background(), slog.LevelInfo, "surge is over", as...)
+	l.to.LogAttrs(context.Background(), slog.LevelInfo, "surge is over", as...)
 }

@@ -85,7 +85,7 @@ func (p *page) handshakes(st *ike.Status) {
 		}
 	}
 	if len(st.LagMaxUS) > 0 {
-		p.line("loops", "%s; late by at most %.1f ms for 99 %% of the last minute, %.1f ms ever", count(len(st.LagMaxUS), "loop"),
+		p.line("loops", "%s; late by %.1f ms at p99 of the last minute, by %.1f ms at most since the start", count(len(st.LagMaxUS), "loop"),
 			float64(slices.Max(st.LagP99US))/1000, float64(slices.Max(st.LagMaxUS))/1000)
 	}
 }

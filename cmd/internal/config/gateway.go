@@ -120,7 +120,7 @@ var halfOpenKeys = block[HalfOpen]{
 	}},
 }
 
-// maxHalfOpen is some 3 GB of handshakes.
+// maxHalfOpen is some 4 GB of ordinary handshakes.
 const maxHalfOpen = 1 << 20
 
 func (l *loader) readHalfOpen(v value) { halfOpenKeys.read(v, &l.cfg.HalfOpen) }

@@ -68,6 +68,15 @@ func (c *Cookies) Check(now mono.Time, cookie []byte, spii uint64, ni []byte, re
 	return hmac.Equal(cookie, c.cookie(e, spii, ni, remote))
 }
 
+// Around are the cookies that an initiator may have been given who was let in at
+// a time: those of the secret then, of the next and of the two before.
+func (c *Cookies) Around(at mono.Time, spii uint64, ni []byte, remote netip.AddrPort) (all [][]byte) {
+	for e := max(epoch(at), 2) - 2; e <= epoch(at)+1; e++ {
+		all = append(all, c.cookie(e, spii, ni, remote))
+	}
+	return all
+}
+
 // epoch numbers the secrets.
 func epoch(now mono.Time) uint64 { return uint64(now) / uint64(rotation) }
 

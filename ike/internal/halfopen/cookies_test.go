@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -82,6 +83,24 @@ func TestCookieAge(t *testing.T) {
 	}
 	if bytes.Equal(c.Make(minute(0.5), spi, nonce, anna)[1:], c.Make(minute(1.5), spi, nonce, anna)[1:]) {
 		t.Error("two minutes share a secret")
+	}
+}
+
+// TestCookiesAround: whoever was asked before he was let in, or just after, has
+// one of these.
+func TestCookiesAround(t *testing.T) {
+	c := newCookies(t, 1)
+	for _, at := range []float64{0, 0.5, 1, 7.25} {
+		around := c.Around(minute(at), spi, nonce, anna)
+		for _, asked := range []float64{at - 2, at - 1, at, at + 1} {
+			if asked < 0 {
+				continue
+			}
+			cookie := c.Make(minute(asked), spi, nonce, anna)
+			if !slices.ContainsFunc(around, func(o []byte) bool { return bytes.Equal(o, cookie) }) {
+				t.Errorf("let in at %v, asked at %v: not known", minute(at), minute(asked))
+			}
+		}
 	}
 }
 

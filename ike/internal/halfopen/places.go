@@ -15,30 +15,31 @@ import (
 // are up.
 type Limits struct {
 	CookiesFrom int // from here on everybody must show a cookie
-	PerSource   int // never more than this of one source that finishes none
+	PerSource   int // never more than this of one source that completes none
 	Max         int // nor of all
 }
 
 // Auto is what suits a gateway that holds so many tunnels at most; a value that
-// is set stays.
+// is set stays, as far as Max allows.
 func (l Limits) Auto(tunnels int) Limits {
-	orElse := func(set, auto int) int {
-		if set != 0 {
-			return set
-		}
-		return auto
+	if l.Max == 0 {
+		l.Max = min(max(tunnels/4, 4096), 65536)
 	}
-	l.Max = orElse(l.Max, min(max(tunnels/4, 4096), 65536))
-	// Few enough that a small gateway is not worked to death unproven, and
-	// enough that the clients of one minute are not asked.
-	l.CookiesFrom = orElse(l.CookiesFrom, min(max(tunnels/256, 32), 4096, l.Max))
-	l.PerSource = orElse(l.PerSource, min(DefaultPerSource, l.Max))
+	if l.CookiesFrom == 0 {
+		// Few enough that a small gateway is not worked to death unproven, and
+		// enough that the clients of one minute are not asked.
+		l.CookiesFrom = min(max(tunnels/256, 32), 4096)
+	}
+	if l.PerSource == 0 {
+		l.PerSource = DefaultPerSource
+	}
+	l.CookiesFrom, l.PerSource = min(l.CookiesFrom, l.Max), min(l.PerSource, l.Max)
 	return l
 }
 
-// DefaultPerSource lets a carrier's NAT have as many clients in the middle of
-// their handshake, and stops a thousand addresses that all answer cookies short
-// of Max.
+// DefaultPerSource is enough for a household or an office that comes back at
+// once. Many addresses that answer cookies and complete nothing fill Max with
+// it, but not one.
 const DefaultPerSource = 64
 
 const (
@@ -47,18 +48,15 @@ const (
 	unprovenPerSource = 3
 	// evictableAfter is how long somebody who was answered has time for his
 	// IKE_AUTH. Without it, newcomers and those whom they evict would take
-	// turns for ever, and nobody would finish.
+	// turns for ever, and nobody would complete.
 	evictableAfter = 2 * time.Second
-	// finisherGrace is the same for those of a source whose handshakes are
-	// finished: their IKE_AUTH may be lost, and is sent again after 4 s. Places
-	// become free there without it.
-	finisherGrace = 10 * time.Second
-	// finisherFactor is how many times the limit of one source its limit grows
-	// to, if its handshakes are finished: a carrier's NAT.
-	finisherFactor = 64
 	// refusedFor is how long a refused public value keeps its place, so that
 	// bad values cannot be tried one after the other.
 	refusedFor = 10 * time.Second
+	// completionFactor is how many times PerSource a source may come to have,
+	// and Max/completionShare is the most.
+	completionFactor = 64
+	completionShare  = 4
 )
 
 // Key names a first message: where it came from and what it says but for its
@@ -75,54 +73,64 @@ type Verdict uint8
 const (
 	Accept       Verdict = iota // it has a place, to be given back by Done
 	Known                       // it has a place already: it is a retransmission
-	Refused                     // it has been refused already: no answer
+	Ignored                     // so it has, and there is nothing to say to it now
 	DemandCookie                // answer with a cookie and keep nothing
-	SourceFull                  // no answer: its source has all the places that one may have
+	SourceFull                  // no answer: its source has all the places that it may have
 	Full                        // no answer: all places are taken
 )
 
 func (v Verdict) String() string {
-	return [...]string{"accept", "known", "refused", "demand_cookie", "source_full", "full"}[v]
+	return [...]string{"accept", "known", "ignored", "demand_cookie", "source_full", "full"}[v]
 }
 
 // Place is that of one half-open SA.
 type Place struct {
 	key    Key
 	source source
-	since  mono.Time     // of its answer; of its refusal
-	inAll  *list.Element // in answered or refused; nil: neither
-	inOwn  *list.Element // among the answered of its source
-	gone   bool
+	state  placeState
+	proven bool          // a cookie has been shown
+	asked  bool          // a retransmission is on its way to the SA
+	since  mono.Time     // of its answer, or refusal
+	inAll  *list.Element // in answered or refused
+	inOwn  *list.Element // in its source's idle
 }
+
+type placeState uint8
+
+const (
+	waiting  placeState = iota // for its answer
+	answered                   // its peer has time for IKE_AUTH
+	refused                    // its SA is gone, and it is kept for a time
+	free
+)
 
 // Key is the first message's.
 func (p *Place) Key() Key { return p.key }
-
-func (p *Place) refused() bool { return p.inAll != nil && p.inOwn == nil }
 
 // Places are the half-open SAs of a gateway, from the first message to a valid
 // IKE_AUTH. They have at most Max entries. They are owned by one goroutine, or
 // stand behind one lock.
 type Places struct {
-	limits    Limits
-	demand    demand
-	finishers finishers
-	byKey     map[Key]*Place
-	sources   map[source]*household
-	answered  list.List // of *Place, the longest answered first
-	refused   list.List // of *Place, the longest refused first
+	limits      Limits
+	demand      demand
+	completions completions
+	byKey       map[Key]*Place
+	sources     map[source]*perSource
+	answered    list.List // of *Place, the longest answered first
+	refused     list.List // of *Place, the longest refused first
 }
 
-// household is what one source has.
-type household struct {
+// perSource is what one source has.
+type perSource struct {
 	places     int
-	answered   list.List // of *Place, the longest answered first
+	idle       list.List // of *Place, answered or refused, the longest first
 	turnedAway uint64
 }
 
 // NewPlaces returns places that are all free.
 func NewPlaces(l Limits) *Places {
-	return &Places{limits: l, demand: newDemand(), finishers: finishers{seed: maphash.MakeSeed()}, byKey: map[Key]*Place{}, sources: map[source]*household{}}
+	return &Places{limits: l, demand: newDemand(), completions: completions{seed: maphash.MakeSeed()},
+		byKey: map[Key]*Place{}, sources: map[source]*perSource{}}
 }
 
 // Limits are those that hold.
@@ -130,53 +138,68 @@ func (p *Places) Limits() Limits { return p.limits }
 
 // Admit decides over a first message; proven says that it bears a valid cookie.
 // What it accepts has a place, for which another may have had to go: the SA of
-// the victim is to be dropped.
+// the victim is to be dropped. A Known one is to be followed by Repeated when
+// its SA has seen it.
 func (p *Places) Admit(now mono.Time, key Key, proven bool) (v Verdict, place, victim *Place) {
 	p.expire(now)
-	if old := p.byKey[key]; old != nil {
-		if old.refused() {
-			return Refused, nil, nil
-		}
-		return Known, nil, nil
-	}
 	from := sourceOf(key.Remote.Addr())
+	if old := p.byKey[key]; old != nil {
+		return p.again(now, old, proven), old, nil
+	}
 	if !proven && p.wantsCookie(now, from) {
 		return DemandCookie, nil, nil
 	}
-	home := p.sources[from]
-	if home != nil && home.places >= p.allowed(now, from) {
-		if victim = oldest(now, &home.answered, p.grace(now, from)); victim == nil || !proven {
-			home.turnedAway++
+	have := p.sources[from]
+	if have != nil && have.places >= p.allowed(now, from) {
+		if victim = oldest(now, &have.idle); victim == nil || !proven {
+			have.turnedAway++
 			return SourceFull, nil, nil
 		}
 	} else if len(p.byKey) >= p.limits.Max {
-		if victim = oldest(now, &p.answered, evictableAfter); victim == nil || !proven {
+		if victim = oldest(now, &p.answered); victim == nil || !proven {
 			return Full, nil, nil
 		}
 	}
 	if victim != nil {
-		p.Done(victim)
+		p.remove(victim)
 	}
-	return Accept, p.add(key, from), victim
+	return Accept, p.add(key, from, proven), victim
 }
 
-// allowed is how many places a source may have. Each handshake that it has
-// finished of late allows one more, so that those behind a carrier's NAT get in
-// as fast as they finish; whoever finishes none has what is configured.
-func (p *Places) allowed(now mono.Time, from source) int {
-	return min(p.limits.PerSource+p.finishers.lately(now, from), finisherFactor*p.limits.PerSource)
+// again is a retransmission. One whose SA still waits for its answer, and whose
+// sender has shown no cookie, is asked for one if everybody is: with it he comes
+// before those who have shown none.
+func (p *Places) again(now mono.Time, place *Place, proven bool) Verdict {
+	switch {
+	case place.state == refused:
+		return Ignored
+	case place.state == waiting && !place.proven && !proven && p.demand.on(now, place.source):
+		p.demand.of(now, place.source)
+		return DemandCookie
+	case place.asked:
+		return Ignored
+	}
+	place.proven = place.proven || proven
+	place.asked = true
+	return Known
 }
+
+// Repeated tells that the SA has seen its retransmission.
+func (p *Places) Repeated(place *Place) { place.asked = false }
 
 // wantsCookie reports whether somebody who shows none is to be asked for one,
-// and keeps in mind why.
+// and keeps in mind why. That he has been asked is a reason, too: his message
+// without one may still be on its way.
 func (p *Places) wantsCookie(now mono.Time, from source) bool {
 	if len(p.byKey) >= p.limits.CookiesFrom {
 		p.demand.ofAll(now)
 	}
-	if home := p.sources[from]; home != nil && home.places >= min(unprovenPerSource, p.limits.PerSource) {
+	have := p.sources[from]
+	if p.demand.on(now, from) || have != nil && have.places >= min(unprovenPerSource, p.limits.PerSource) {
 		p.demand.of(now, from)
+		return true
 	}
-	return p.demand.on(now, from)
+	return false
 }
 
 // Press demands cookies of everybody for a time: there is more to do than can
@@ -186,60 +209,57 @@ func (p *Places) Press(now mono.Time) { p.demand.ofAll(now) }
 // Pressed reports whether everybody is asked for a cookie.
 func (p *Places) Pressed(now mono.Time) bool { return now < p.demand.all }
 
-func (p *Places) grace(now mono.Time, from source) time.Duration {
-	if p.finishers.lately(now, from) > 0 {
-		return finisherGrace
-	}
-	return evictableAfter
+// allowed is how many places a source may have. Each handshake that it has
+// completed of late allows one more, so that those behind a carrier's NAT get
+// in as fast as they complete; whoever completes none has what is configured.
+func (p *Places) allowed(now mono.Time, from source) int {
+	grown := min(p.limits.PerSource+p.completions.recent(now, from), completionFactor*p.limits.PerSource,
+		p.limits.Max/completionShare)
+	return max(p.limits.PerSource, grown)
 }
 
-// oldest is the one that was answered longest ago, at least so long, and has not
-// come back.
-func oldest(now mono.Time, answered *list.List, ago time.Duration) *Place {
-	if e := answered.Front(); e != nil {
-		if place := e.Value.(*Place); now.Sub(place.since) >= ago {
+// oldest is the one that has been idle for long, and has not come back.
+func oldest(now mono.Time, idle *list.List) *Place {
+	if e := idle.Front(); e != nil {
+		if place := e.Value.(*Place); now.Sub(place.since) >= evictableAfter {
 			return place
 		}
 	}
 	return nil
 }
 
-func (p *Places) add(key Key, from source) *Place {
-	place := &Place{key: key, source: from}
+func (p *Places) add(key Key, from source, proven bool) *Place {
+	place := &Place{key: key, source: from, proven: proven}
 	p.byKey[key] = place
-	home := p.sources[from]
-	if home == nil {
-		home = &household{}
-		p.sources[from] = home
+	have := p.sources[from]
+	if have == nil {
+		have = &perSource{}
+		p.sources[from] = have
 	}
-	home.places++
+	have.places++
 	return place
 }
 
 // Answered tells that the first message has its answer.
-func (p *Places) Answered(now mono.Time, place *Place) {
-	if place.gone || place.inAll != nil {
-		return
-	}
-	place.since = now
-	place.inAll = p.answered.PushBack(place)
-	place.inOwn = p.sources[place.source].answered.PushBack(place)
-}
+func (p *Places) Answered(now mono.Time, place *Place) { p.rest(now, place, answered, &p.answered) }
 
 // Refuse tells that the public value of a first message is none. Its SA goes;
 // the place stays taken for a time.
-func (p *Places) Refuse(now mono.Time, place *Place) {
-	if place.gone || place.inAll != nil {
+func (p *Places) Refuse(now mono.Time, place *Place) { p.rest(now, place, refused, &p.refused) }
+
+func (p *Places) rest(now mono.Time, place *Place, state placeState, among *list.List) {
+	if place.state != waiting {
 		return
 	}
-	place.since = now
-	place.inAll = p.refused.PushBack(place)
+	place.state, place.since = state, now
+	place.inAll = among.PushBack(place)
+	place.inOwn = p.sources[place.source].idle.PushBack(place)
 }
 
-// Finished gives back the place of somebody who has proved who he is.
-func (p *Places) Finished(now mono.Time, place *Place) {
-	if !place.gone {
-		p.finishers.finished(now, place.source)
+// Completed gives back the place of somebody who has proved who he is.
+func (p *Places) Completed(now mono.Time, place *Place) {
+	if place.state == answered {
+		p.completions.add(now, place.source)
 	}
 	p.Done(place)
 }
@@ -247,21 +267,21 @@ func (p *Places) Finished(now mono.Time, place *Place) {
 // Done gives a place back, since its SA is gone. A second Done does nothing, nor
 // does one of a place that is kept for a refusal.
 func (p *Places) Done(place *Place) {
-	if place.gone || place.refused() {
-		return
+	if place.state == waiting || place.state == answered {
+		p.remove(place)
 	}
-	if place.inAll != nil {
-		p.answered.Remove(place.inAll)
-		p.sources[place.source].answered.Remove(place.inOwn)
-	}
-	p.remove(place)
 }
 
 func (p *Places) remove(place *Place) {
-	place.gone = true
+	have := p.sources[place.source]
+	if place.inAll != nil {
+		p.answered.Remove(place.inAll) // a list leaves alone what is another's
+		p.refused.Remove(place.inAll)
+		have.idle.Remove(place.inOwn)
+	}
+	place.state = free
 	delete(p.byKey, place.key)
-	home := p.sources[place.source]
-	if home.places--; home.places == 0 {
+	if have.places--; have.places == 0 {
 		delete(p.sources, place.source)
 	}
 }
@@ -269,7 +289,7 @@ func (p *Places) remove(place *Place) {
 // expire gives back what was kept for a refusal.
 func (p *Places) expire(now mono.Time) {
 	for e := p.refused.Front(); e != nil && now.Sub(e.Value.(*Place).since) >= refusedFor; e = p.refused.Front() {
-		p.remove(p.refused.Remove(e).(*Place))
+		p.remove(e.Value.(*Place))
 	}
 }
 
@@ -279,31 +299,36 @@ func (p *Places) Taken(now mono.Time) int {
 	return len(p.byKey)
 }
 
-// Household is what one source has, as it is shown.
-type Household struct {
+// FromSource is what one source has, as it is shown.
+type FromSource struct {
 	Source     string `json:"source"` // an IPv4 address, or an IPv6 /64
 	HalfOpen   int    `json:"half_open"`
-	Allowed    int    `json:"allowed"`     // half-open at the same time: half_open.per_source, and one for each it has finished of late
-	TurnedAway uint64 `json:"turned_away"` // first messages beyond the limit of one source
+	Allowed    int    `json:"allowed"`     // half_open.per_source, and one for each that it has completed of late
+	TurnedAway uint64 `json:"turned_away"` // first messages beyond that
 }
 
 // Largest are the n sources that have most, those first that were turned away.
-func (p *Places) Largest(now mono.Time, n int) []Household {
-	var largest []source
-	for s := range p.sources {
-		at, _ := slices.BinarySearchFunc(largest, s, func(a, b source) int {
-			x, y := p.sources[a], p.sources[b]
-			return cmp.Or(cmp.Compare(y.turnedAway, x.turnedAway), cmp.Compare(y.places, x.places), -1)
-		})
-		if at < n {
-			largest = slices.Insert(largest, at, s)
-			largest = largest[:min(len(largest), n)]
+func (p *Places) Largest(now mono.Time, n int) []FromSource {
+	type entry struct {
+		source source
+		*perSource
+	}
+	larger := func(a, b entry) int {
+		return cmp.Or(cmp.Compare(b.turnedAway, a.turnedAway), cmp.Compare(b.places, a.places))
+	}
+	var largest []entry
+	for s, have := range p.sources {
+		e := entry{s, have}
+		if len(largest) == n && larger(largest[n-1], e) <= 0 {
+			continue
 		}
+		at, _ := slices.BinarySearchFunc(largest, e, larger)
+		largest = slices.Insert(largest, at, e)
+		largest = largest[:min(len(largest), n)]
 	}
-	all := make([]Household, len(largest))
-	for i, s := range largest {
-		home := p.sources[s]
-		all[i] = Household{s.String(), home.places, p.allowed(now, s), home.turnedAway}
+	shown := make([]FromSource, len(largest))
+	for i, e := range largest {
+		shown[i] = FromSource{e.source.String(), e.places, p.allowed(now, e.source), e.turnedAway}
 	}
-	return all
+	return shown
 }

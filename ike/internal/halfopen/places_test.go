@@ -41,7 +41,7 @@ func (d *desk) key(from netip.Addr) Key {
 func (d *desk) admit(what string, from netip.Addr, proven bool, want Verdict) (place, victim *Place) {
 	d.t.Helper()
 	v, place, victim := d.places.Admit(d.now, d.key(from), proven)
-	if v != want || (place != nil) != (v == Accept) {
+	if v != want || (place != nil) != (v == Accept || v == Known) {
 		d.t.Errorf("%s: %v, want %v", what, v, want)
 	}
 	return place, victim
@@ -79,7 +79,7 @@ func TestPlaces(t *testing.T) {
 	if n := d.places.Taken(d.now); n != 15 {
 		t.Errorf("%d places are taken, want 15", n)
 	}
-	if got := d.places.Largest(d.now, 2); len(got) != 2 || got[0] != (Household{v4(1).String(), 5, 5, 1}) || got[1].HalfOpen != 1 {
+	if got := d.places.Largest(d.now, 2); len(got) != 2 || got[0] != (FromSource{v4(1).String(), 5, 5, 1}) || got[1].HalfOpen != 1 {
 		t.Errorf("the largest are %v", got)
 	}
 	for _, p := range mine {
@@ -91,8 +91,8 @@ func TestPlaces(t *testing.T) {
 }
 
 // TestDemandHasAMemory: who was asked for a cookie may have a first message
-// without one on its way for ten seconds after the cause has gone; and no
-// longer is anybody asked.
+// without one on its way for ten seconds after the cause has gone, or after he
+// was asked; and no longer is anybody asked.
 func TestDemandHasAMemory(t *testing.T) {
 	for _, tt := range []struct {
 		name  string
@@ -128,7 +128,11 @@ func TestDemandHasAMemory(t *testing.T) {
 				d.places.Done(p)
 			}
 			d.now++
-			d.admit("after that", v4(1), false, Accept)
+			p, _ := d.admit("after that, of a third", v4(3), false, Accept)
+			d.places.Done(p)
+			d.admit("of who was asked just now", v4(1), false, DemandCookie)
+			d.now = d.now.Add(demandTime)
+			d.admit("ten seconds after he was asked", v4(1), false, Accept)
 		})
 	}
 }
@@ -144,20 +148,24 @@ func TestDemandLastsWhileItsCauseDoes(t *testing.T) {
 	}
 	d.places.Done(p)
 	d.now = d.now.Add(demandTime - 1)
-	d.admit("another", v4(2), false, DemandCookie)
+	d.admit("another", v4(3), false, DemandCookie)
 }
 
 // TestKnown: a message that has a place is its own retransmission, whatever the
-// limits say meanwhile, and takes no other.
+// limits say meanwhile, and takes no other. One of them is on its way to the SA
+// at a time.
 func TestKnown(t *testing.T) {
 	d := newDesk(t, Limits{CookiesFrom: 1, PerSource: 1, Max: 1})
 	key := d.key(v4(1))
 	_, place, _ := d.places.Admit(d.now, key, false)
+	d.places.Answered(d.now, place)
 	for _, proven := range []bool{false, true} {
-		if v, _, _ := d.places.Admit(d.now, key, proven); v != Known {
-			t.Errorf("its retransmission: %v", v)
+		for _, want := range []Verdict{Known, Ignored, Ignored} {
+			if v, got, _ := d.places.Admit(d.now, key, proven); v != want || got != place {
+				t.Errorf("its retransmission: %v, want %v", v, want)
+			}
 		}
-		d.places.Answered(d.now, place)
+		d.places.Repeated(place)
 	}
 	other := key
 	other.Digest++
@@ -172,6 +180,37 @@ func TestKnown(t *testing.T) {
 	if d.places.Taken(d.now) != 1 {
 		t.Error("a late Done took another's place")
 	}
+}
+
+// TestKnownIsAskedForACookie: who waits for his answer without a cookie is asked
+// for one with everybody, so that he need not wait behind those who have shown
+// theirs; who has shown it, or has been answered, is not.
+func TestKnownIsAskedForACookie(t *testing.T) {
+	d := newDesk(t, Limits{CookiesFrom: 10, PerSource: 5, Max: 10})
+	key := d.key(v4(1))
+	want := func(what string, proven bool, want Verdict) {
+		t.Helper()
+		v, place, _ := d.places.Admit(d.now, key, proven)
+		if v != want {
+			t.Errorf("%s: %v, want %v", what, v, want)
+		}
+		d.places.Repeated(place)
+	}
+	_, place, _ := d.places.Admit(d.now, key, false)
+	want("nobody is asked", false, Known)
+	d.places.Press(d.now)
+	want("everybody is", false, DemandCookie)
+	want("here it is", true, Known)
+	want("once more without it, on its way", false, Known)
+	d.places.Done(place)
+	d.places.Admit(d.now, key, true)
+	want("a new one that came with it", false, Known)
+	key = d.key(v4(2))
+	d.now = d.now.Add(demandTime)
+	_, place, _ = d.places.Admit(d.now, key, false)
+	d.places.Press(d.now)
+	d.places.Answered(d.now, place)
+	want("it has been answered", false, Known)
 }
 
 // TestEviction: only a proven newcomer may evict, and only somebody who has been
@@ -233,56 +272,57 @@ func TestNoEvictionBelowTheLimit(t *testing.T) {
 }
 
 // TestRefusedValueKeepsItsPlace: bad public values one after the other do not
-// get a key exchange each.
+// get a key exchange each; and they lock nobody out who has shown a cookie.
 func TestRefusedValueKeepsItsPlace(t *testing.T) {
 	d := newDesk(t, Limits{CookiesFrom: 100, PerSource: 5, Max: 100})
 	cost := 0
-	for i := range 5000 {
-		if v, p, _ := d.places.Admit(d.now, d.key(v4(1)), i%2 == 0); v == Accept {
+	for range 5000 {
+		if v, p, _ := d.places.Admit(d.now, d.key(v4(1)), false); v == Accept {
 			cost++
 			d.places.Refuse(d.now, p)
 			d.places.Done(p) // its SA is gone; the place stays
 		}
 		d.now = d.now.Add(time.Millisecond)
 	}
-	if cost != 5 {
-		t.Errorf("5,000 bad values in 5 seconds cost %d key exchanges, want 5", cost)
+	if cost != unprovenPerSource {
+		t.Errorf("5,000 bad values in 5 seconds cost %d key exchanges, want %d", cost, unprovenPerSource)
 	}
-	key := d.key(v4(2))
+	cost = 0
+	for range 5000 {
+		if v, p, _ := d.places.Admit(d.now, d.key(v4(2)), true); v == Accept {
+			cost++
+			d.places.Refuse(d.now, p)
+			d.places.Done(p)
+		}
+		d.now = d.now.Add(time.Millisecond)
+	}
+	if cost != 5+5+5 { // at 0, 2 and 4 s
+		t.Errorf("with a cookie they cost %d key exchanges, want 15", cost)
+	}
+	d.now = d.now.Add(evictableAfter)
+	d.admit("his neighbour", v4(2), true, Accept)
+
+	key := d.key(v4(3))
 	_, p, _ := d.places.Admit(d.now, key, true)
 	d.places.Refuse(d.now, p)
 	d.now = d.now.Add(refusedFor - 1)
-	if v, _, _ := d.places.Admit(d.now, key, true); v != Refused {
+	if v, _, _ := d.places.Admit(d.now, key, true); v != Ignored {
 		t.Errorf("the same again: %v", v)
 	}
 	d.now++
-	if n := d.places.Taken(d.now); n != 0 {
-		t.Errorf("%d places are still taken", n)
+	if v, _, _ := d.places.Admit(d.now, key, true); v != Accept {
+		t.Errorf("the same after ten seconds: %v", v)
 	}
-	d.places.Done(p)
-	d.admit("after that", v4(2), true, Accept)
+	d.places.Done(p) // late
+	if n := d.places.Taken(d.now); n != 2 {
+		t.Errorf("%d places are taken, want 2", n)
+	}
 }
 
-// TestFinishersHaveTime: where handshakes are finished, nobody goes before his
-// lost IKE_AUTH can have been sent again.
-func TestFinishersHaveTime(t *testing.T) {
-	d := newDesk(t, Limits{CookiesFrom: 100, PerSource: 1, Max: 100})
-	done, _ := d.admit("the first", v4(1), true, Accept)
-	d.places.Finished(d.now, done)
-	for range 2 { // the limit is one more now
-		p, _ := d.admit("a place", v4(1), true, Accept)
-		d.places.Answered(d.now, p)
-	}
-	d.now = d.now.Add(finisherGrace - 1)
-	d.admit("before it is sent again", v4(1), true, SourceFull)
-	d.now++
-	d.admit("after it", v4(1), true, Accept)
-}
-
-// TestFinishersMayHaveMore: a source whose handshakes are finished has a higher
+// TestCompletionsAllowMore: a source whose handshakes are completed has a higher
 // limit, up to a bound and for a time; others have not.
-func TestFinishersMayHaveMore(t *testing.T) {
-	d := newDesk(t, Limits{CookiesFrom: 1000, PerSource: 4, Max: 1000})
+func TestCompletionsAllowMore(t *testing.T) {
+	d := newDesk(t, Limits{CookiesFrom: 2000, PerSource: 4, Max: 2000})
 	fill := func(from netip.Addr) (n int) {
 		for {
 			v, place, _ := d.places.Admit(d.now, d.key(from), true)
@@ -293,32 +333,59 @@ func TestFinishersMayHaveMore(t *testing.T) {
 			defer d.places.Done(place)
 		}
 	}
-	finish := func(n int) {
+	complete := func(n int) {
 		for range n {
 			p, _ := d.admit("a client", v4(1), true, Accept)
-			d.places.Finished(d.now, p)
-			d.places.Finished(d.now, p) // counts once
+			d.places.Answered(d.now, p)
+			d.places.Completed(d.now, p)
+			d.places.Completed(d.now, p) // counts once
 		}
 	}
-	finish(3)
+	complete(3)
 	if n := fill(v4(1)); n != 7 {
-		t.Errorf("after 3 finished: %d places, want 7", n)
+		t.Errorf("after 3 completed: %d places, want 7", n)
 	}
 	if n := fill(v4(2)); n != 4 {
 		t.Errorf("another source has %d places, want 4", n)
 	}
-	d.now = d.now.Add(finisherTime)
-	finish(2)
+	d.now = d.now.Add(completionTime)
+	complete(2)
 	if n := fill(v4(1)); n != 9 {
-		t.Errorf("after 3 and 2 finished: %d places, want 9", n)
+		t.Errorf("after 3 and 2 completed: %d places, want 9", n)
 	}
-	finish(1000)
-	if n := fill(v4(1)); n != finisherFactor*4 {
-		t.Errorf("after a thousand: %d places, want %d", n, finisherFactor*4)
+	complete(1000)
+	if n := fill(v4(1)); n != completionFactor*4 {
+		t.Errorf("after a thousand: %d places, want %d", n, completionFactor*4)
 	}
-	d.now = d.now.Add(2 * finisherTime)
+	d.places.limits.Max = 800
+	if n := fill(v4(1)); n != 800/completionShare {
+		t.Errorf("where there are few: %d places, want %d", n, 800/completionShare)
+	}
+	d.places.limits.Max = 2000
+	d.now = d.now.Add(2 * completionTime)
 	if n := fill(v4(1)); n != 4 {
 		t.Errorf("long after: %d places, want 4", n)
+	}
+}
+
+// TestManySmallSources: one address each, completed by the ten thousand, do not
+// make a carrier's NAT forgotten; and asking changes nothing.
+func TestManySmallSources(t *testing.T) {
+	d := newDesk(t, Limits{CookiesFrom: 100000, PerSource: 4, Max: 100000})
+	complete := func(from netip.Addr, n int) {
+		for range n {
+			p, _ := d.admit("a client", from, true, Accept)
+			d.places.Answered(d.now, p)
+			d.places.Completed(d.now, p)
+		}
+	}
+	complete(v4(1), 200)
+	for n := range uint32(20000) {
+		complete(v4(1000+n), 1)
+		d.places.allowed(d.now, sourceOf(v4(100000+n)))
+	}
+	if n := d.places.allowed(d.now, sourceOf(v4(1))); n < 4+180 {
+		t.Errorf("%d places are allowed, want nearly %d", n, 4+200)
 	}
 }
 
@@ -335,7 +402,7 @@ func TestIPv6IsCountedBySixtyFour(t *testing.T) {
 	b := v4(1).As4()
 	twin := netip.AddrFrom16([16]byte(append([]byte{0, 0, 0, 0, b[0], b[1], b[2], b[3]}, make([]byte, 8)...)))
 	d.admit("counted as the other", twin, true, Accept)
-	if got := d.places.Largest(d.now, 9); got[0].HalfOpen != 2 || !slices.ContainsFunc(got, func(h Household) bool { return h.Source == "2001:db8:0:1::/64" }) {
+	if got := d.places.Largest(d.now, 9); got[0].HalfOpen != 2 || !slices.ContainsFunc(got, func(h FromSource) bool { return h.Source == "2001:db8:0:1::/64" }) {
 		t.Errorf("shown as %v", got)
 	}
 }
@@ -366,9 +433,9 @@ func TestBalance(t *testing.T) {
 			}
 		case what == 3:
 			d.places.Answered(d.now, p)
-		case what == 4 && !p.refused():
+		case what == 4 && p.state != refused:
 			d.places.Refuse(d.now, p)
-			if p.refused() {
+			if p.state == refused {
 				delete(open, p)
 			}
 		default:
@@ -432,8 +499,13 @@ func TestAuto(t *testing.T) {
 	if got := (Limits{7, 8, 9}).Auto(1 << 18); got != (Limits{7, 8, 9}) {
 		t.Errorf("what is set becomes %+v", got)
 	}
-	if got := (Limits{Max: 10}).Auto(1 << 18); got != (Limits{10, 10, 10}) {
-		t.Errorf("with few places: %+v", got)
+	for _, l := range []Limits{{Max: 10}, {CookiesFrom: 100, PerSource: 100, Max: 10}} {
+		if got := l.Auto(1 << 18); got != (Limits{10, 10, 10}) {
+			t.Errorf("%+v with few places: %+v", l, got)
+		}
+	}
+	if got := (Limits{CookiesFrom: 10000, PerSource: 10000}).Auto(256); got != (Limits{4096, 4096, 4096}) {
+		t.Errorf("set above what is allowed: %+v", got)
 	}
 }
 
@@ -468,8 +540,8 @@ func TestCarrierNAT(t *testing.T) {
 		switch {
 		case up[e.client]:
 		case e.place != nil:
-			if !e.place.gone {
-				d.places.Finished(d.now, e.place)
+			if e.place.state != free {
+				d.places.Completed(d.now, e.place)
 				up[e.client] = true
 				done++
 				last = d.now

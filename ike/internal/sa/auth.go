@@ -45,17 +45,25 @@ func (s *SA) responderPSK(secret []byte, id *wire.ID) []byte {
 	return s.rec.Suite.PSKAuth(secret, s.hs.response, s.hs.ni, s.rec.Keys.Pr, id)
 }
 
-// provenPSK reports whether auth is the initiator's AUTH over the request, in
-// one of the versions that came. It tries all of them, so its time tells
-// nothing of which.
+// provenPSK reports whether auth is the initiator's AUTH over the request: as
+// it came, in another version that came, or with a cookie of ours. The peer may
+// have signed a request with a cookie that is late, or lost: what it says is
+// known all the same.
 func (s *SA) provenPSK(auth, secret []byte, id *wire.ID) bool {
-	proven := equal(auth, s.initiatorPSK(secret, s.hs.request, id))
+	if equal(auth, s.initiatorPSK(secret, s.hs.request, id)) {
+		return true
+	}
 	for _, v := range s.hs.versions {
-		if equal(auth, s.initiatorPSK(secret, v, id)) {
-			proven = true
+		if equal(auth, s.initiatorPSK(secret, s.inVersion(v), id)) {
+			return true
 		}
 	}
-	return proven
+	for _, cookie := range s.env.Cookies(s.rec.Created, s.rec.PeerSPI, s.hs.ni, s.hs.from.Remote) {
+		if equal(auth, s.initiatorPSK(secret, s.inVersion(cookie), id)) {
+			return true
+		}
+	}
+	return false
 }
 
 // sendAuth is the initiator's IKE_AUTH request.

@@ -14,10 +14,9 @@ import (
 // and the SA's answer to Failed says what to do instead.
 //
 // Only Persist, Track, InstallInbound, InstallOutbound and a responder's Admit
-// can fail. Whoever
-// carries out one of the others counts and logs what went wrong, and goes on:
-// a removal that stopped half-way would leave more behind, and a packet that
-// was not sent is a packet lost.
+// can fail. Whoever carries out one of the others counts and logs what went
+// wrong, and goes on: a removal that stopped half-way would leave more behind,
+// and a packet that was not sent is a packet lost.
 //
 // A step and everything it points to is valid only until the next call into
 // the same SA, except for Agree and Admit, whose contents are the receiver's.

@@ -16,10 +16,10 @@ type handshake struct {
 	private  *suite.Private
 	ni, nr   []byte
 	cookie   []byte
-	tried    []uint16 // groups that an INVALID_KE_PAYLOAD has led us to
-	cookies  int      // how many COOKIE answers we have followed
-	request  []byte   // IKE_SA_INIT as it was on the wire, for AUTH
-	versions [][]byte // responder: the same request as it came with another cookie, or without
+	tried    []uint16  // groups that an INVALID_KE_PAYLOAD has led us to
+	cookies  int       // how many COOKIE answers we have followed
+	request  []byte    // IKE_SA_INIT as it was on the wire, for AUTH
+	versions []version // responder: how else the same request has come
 	response []byte
 	answer   *wire.Message // responder's IKE_SA_INIT, while its key exchange is computed
 	from     wire.Packet
@@ -108,22 +108,28 @@ func (s *SA) handleInit(now mono.Time, h wire.Header, p wire.Packet, out *Effect
 	return ErrState
 }
 
+// version is the cookie of a request; nil: it came without.
+type version []byte
+
 // maxVersions is how many versions of one request are kept: a client that is
 // asked again for a cookie, since the secret has changed, sends the third.
 const maxVersions = 4
+
+// maxCookie is the longest cookie that there is. RFC 7296 §2.6
+const maxCookie = 64
 
 // repeatedInit takes the request again. If a cookie is all that it has gained,
 // changed or lost, it is the same request, whatever the order that the network
 // has brought them in: it gets the same answer, and the peer may have signed
 // either. RFC 7296 §2.6, §2.15
 func (s *SA) repeatedInit(p wire.Packet, out *Effects) error {
-	known := func(v []byte) bool { return bytes.Equal(v, p.Data) }
-	fresh := !known(s.hs.request) && !slices.ContainsFunc(s.hs.versions, known)
-	if fresh && (!sameButCookie(p.Data, s.hs.request) || len(s.hs.versions) == maxVersions-1) {
-		return ErrChanged
-	}
+	fresh := !bytes.Equal(p.Data, s.hs.request)
 	if fresh {
-		s.hs.versions = append(s.hs.versions, bytes.Clone(p.Data))
+		v, ok := s.versionOf(p.Data)
+		if !ok {
+			return ErrChanged
+		}
+		fresh = s.noteVersion(v)
 	}
 	switch {
 	case s.rec.State == HalfOpen:
@@ -134,13 +140,36 @@ func (s *SA) repeatedInit(p wire.Packet, out *Effects) error {
 	return nil
 }
 
-func sameButCookie(a, b []byte) bool {
-	first, err := wire.ScanFirst(a)
-	if err != nil {
+// versionOf reports whether data is the request with another cookie, or without
+// one: such that the cookie alone brings every byte of it back.
+func (s *SA) versionOf(data []byte) (version, bool) {
+	first, err := wire.ScanFirst(data)
+	if err != nil || len(first.Cookie) > maxCookie {
+		return nil, false
+	}
+	v := version(bytes.Clone(first.Cookie))
+	return v, bytes.Equal(data, s.inVersion(v))
+}
+
+// noteVersion reports whether a version is new, and keeps so many.
+func (s *SA) noteVersion(v version) bool {
+	same := func(o version) bool { return bytes.Equal(o, v) && (o == nil) == (v == nil) }
+	if slices.ContainsFunc(s.hs.versions, same) {
 		return false
 	}
-	second, err := wire.ScanFirst(b)
-	return err == nil && bytes.Equal(first.Normal(nil), second.Normal(nil))
+	if len(s.hs.versions) < maxVersions-1 {
+		s.hs.versions = append(s.hs.versions, v)
+	}
+	return true
+}
+
+// inVersion is the request, which has been parsed, in one of its versions.
+func (s *SA) inVersion(v version) []byte {
+	first, _ := wire.ScanFirst(s.hs.request)
+	if v == nil {
+		return first.Normal(nil)
+	}
+	return first.WithCookie(nil, v)
 }
 
 // initPayloads are those that either direction must have.
@@ -274,7 +303,7 @@ func (s *SA) initResponse(now mono.Time, p wire.Packet, out *Effects) error {
 
 // followCookie sends the request again with the cookie. RFC 7296 §2.6
 func (s *SA) followCookie(now mono.Time, n *wire.Notify, out *Effects) error {
-	if s.hs.cookies >= maxCookies || len(n.Data) == 0 || len(n.Data) > 64 {
+	if s.hs.cookies >= maxCookies || len(n.Data) == 0 || len(n.Data) > maxCookie || bytes.Equal(n.Data, s.hs.cookie) {
 		return ErrOffer
 	}
 	s.hs.cookies++

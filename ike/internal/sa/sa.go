@@ -26,6 +26,9 @@ type Env struct {
 	// LastSent is the newest packet that the data plane sent through a Child
 	// SA; zero if none.
 	LastSent func(inSPI uint32) mono.Time
+	// Cookies are those that an initiator may have been asked for, who came with
+	// that SPI and nonce from there, and whose request was accepted at that time.
+	Cookies func(accepted mono.Time, spii uint64, ni []byte, from netip.AddrPort) [][]byte
 	// FailedAuth takes note that somebody there has claimed to be ID and has
 	// not proved it, and tells how long he is to wait for his answer.
 	FailedAuth func(now mono.Time, from netip.Addr, claimed ID) time.Duration

@@ -55,6 +55,7 @@ type node struct {
 	fail     string
 	nextSPI  uint32
 	lease    []netip.Addr
+	cookies  [][]byte // that the node may have asked for
 	noLease  bool
 	onAdmit  func()
 	records  int
@@ -139,6 +140,7 @@ func (w *world) newNode(name string, firstSPI uint32, c *Conn, secretFor string)
 			return n.nextSPI - 1, true
 		},
 		LastSent:   func(uint32) mono.Time { return 0 },
+		Cookies:    func(mono.Time, uint64, []byte, netip.AddrPort) [][]byte { return n.cookies },
 		FailedAuth: func(mono.Time, netip.Addr, ID) time.Duration { return 0 },
 		NATTPort:   4500, HalfOpen: 30 * time.Second}
 	return n

@@ -19,9 +19,12 @@ type job struct {
 	shard *Shard
 	spi   uint64
 	step  sa.Agree
-	rank  rank
 	size  int       // bytes that wait with it
 	since mono.Time // when it was queued
+
+	// Behind the workers' lock.
+	rank  rank
+	taken bool // it is being done, or is nobody's any more
 }
 
 // rank is who comes first: whom we call, then whoever has shown a cookie, then
@@ -47,8 +50,8 @@ const (
 )
 
 // workers compute key exchanges, so that no loop waits for one. What waits for
-// them is bounded by its bytes, and whoever is told of no room is told at once.
-// What would be answered too late is not computed.
+// them is bounded by its bytes, and whoever finds no room is told at once. What
+// would be answered too late is not computed.
 type workers struct {
 	rand  io.Reader
 	clock func() mono.Time
@@ -57,7 +60,8 @@ type workers struct {
 	mu      sync.Mutex
 	some    sync.Cond // there is a job, or the end
 	ended   bool
-	waiting [numRanks]queue[job]
+	waiting [numRanks]queue[*job] // some of them taken, or of another rank by now
+	jobs    int
 	bytes   int
 
 	panics atomic.Uint64
@@ -71,42 +75,95 @@ func newWorkers(maxBytes int, rand io.Reader, clock func() mono.Time) *workers {
 
 // offer queues a job, unless there is no room for it. What has shown no cookie
 // makes room for what has.
-func (w *workers) offer(j job) (ok bool, shed []job) {
+func (w *workers) offer(j *job) (ok bool, shed []*job) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	for w.bytes+j.size > w.max && j.rank != rankUnproven && w.waiting[rankUnproven].len() > 0 {
+	for w.bytes+j.size > w.max && j.rank != rankUnproven && w.head(rankUnproven) != nil {
 		shed = append(shed, w.take(rankUnproven))
 	}
 	if w.bytes+j.size > w.max {
 		return false, shed
 	}
+	w.jobs++
 	w.bytes += j.size
 	w.waiting[j.rank].push(j)
 	w.some.Signal()
 	return true, shed
 }
 
-func (w *workers) take(r rank) job {
-	j := w.waiting[r].pop()
-	w.bytes -= j.size
+// promote lets a job come before those who have shown no cookie.
+func (w *workers) promote(j *job) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if !j.taken && j.rank == rankUnproven {
+		j.rank = rankProven
+		w.waiting[rankProven].push(j)
+	}
+}
+
+// cancel forgets a job whose SA is gone.
+func (w *workers) cancel(j *job) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.settle(j)
+}
+
+// settle takes a job out of the count, once.
+func (w *workers) settle(j *job) {
+	if !j.taken {
+		j.taken = true
+		w.jobs--
+		w.bytes -= j.size
+	}
+}
+
+// head is the first job of a rank, nil if there is none.
+func (w *workers) head(r rank) *job {
+	for q := &w.waiting[r]; q.len() > 0; q.pop() {
+		if j := *q.first(); !j.taken && j.rank == r {
+			return j
+		}
+	}
+	return nil
+}
+
+// take is head, taken out.
+func (w *workers) take(r rank) *job {
+	j := w.head(r)
+	w.waiting[r].pop()
+	w.settle(j)
 	return j
 }
 
-// next waits for a job; it reports false at the end.
-func (w *workers) next() (job, bool) {
+// next waits for a job, and tells whether it is too late for it; nil is the end.
+func (w *workers) next() (j *job, late bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	for {
-		for r := range numRanks {
-			if !w.ended && w.waiting[r].len() > 0 {
-				return w.take(r), true
-			}
-		}
-		if w.ended {
-			return job{}, false
+	for !w.ended {
+		if r, late, ok := w.choose(); ok {
+			return w.take(r), late
 		}
 		w.some.Wait()
 	}
+	return nil, false
+}
+
+// choose finds the rank whose turn it is: one whose first job is too late, so
+// that it does not wait for ever behind those that come before it, or else the
+// first that has a job.
+func (w *workers) choose() (r rank, late, ok bool) {
+	now := w.clock()
+	for r := rankProven; r < numRanks; r++ {
+		if j := w.head(r); j != nil && now.Sub(j.since) > patience {
+			return r, true, true
+		}
+	}
+	for r := range numRanks {
+		if w.head(r) != nil {
+			return r, false, true
+		}
+	}
+	return 0, false, false
 }
 
 // backlog is how many jobs wait, and how long the first of them has.
@@ -114,12 +171,11 @@ func (w *workers) backlog(now mono.Time) (jobs int, oldest time.Duration) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for r := range numRanks {
-		if n := w.waiting[r].len(); n > 0 {
-			jobs += n
-			oldest = max(oldest, now.Sub(w.waiting[r].first().since))
+		if j := w.head(r); j != nil {
+			oldest = max(oldest, now.Sub(j.since))
 		}
 	}
-	return jobs, oldest
+	return w.jobs, oldest
 }
 
 // run does jobs until ctx ends; those still queued then are nobody's.
@@ -132,11 +188,11 @@ func (w *workers) run(ctx context.Context) {
 	})
 	defer stop()
 	for {
-		j, ok := w.next()
+		j, late := w.next()
 		switch {
-		case !ok:
+		case j == nil:
 			return
-		case j.rank != rankOurs && w.clock().Sub(j.since) > patience:
+		case late:
 			j.shed(cShedLate)
 		default:
 			agreed := w.agree(j.step)
@@ -179,10 +235,10 @@ func (w *workers) agree(st sa.Agree) (a sa.Agreed) {
 // failed.
 func (s *Shard) agree(now mono.Time, e *entry, st sa.Agree) error {
 	w := s.group.workers
-	j := job{shard: s, spi: e.sa.SPI(), step: st, size: jobBytes, since: now}
-	if e.pending != nil {
-		j.rank = e.pending.rank()
-		j.size += e.pending.size
+	j := &job{shard: s, spi: e.sa.SPI(), step: st, size: jobBytes, since: now}
+	if pd := e.pending; pd != nil {
+		j.rank = pd.rank()
+		j.size += pd.size
 	}
 	if _, oldest := w.backlog(now); oldest > pressedAfter {
 		s.group.gate.press(now)
@@ -192,9 +248,12 @@ func (s *Shard) agree(now mono.Time, e *entry, st sa.Agree) error {
 		other.shed(cShedUnproven)
 	}
 	switch {
+	case ok && e.pending != nil:
+		e.pending.job = j
+		return nil
 	case ok:
 		return nil
-	case e.sa.Role() == sa.Responder:
+	case e.pending != nil:
 		return ErrBusy
 	}
 	s.count[cJobsRefused]++
@@ -217,7 +276,7 @@ func (s *Shard) agreed(now mono.Time, spi uint64, a sa.Agreed) {
 }
 
 // shed drops the SA of a job that is not done.
-func (j job) shed(why counter) {
+func (j *job) shed(why counter) {
 	s := j.shard
 	s.post(func(now mono.Time) {
 		if e := s.table.bySPI[j.spi]; e != nil {

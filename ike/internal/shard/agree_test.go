@@ -25,13 +25,15 @@ func (w *workers) ranks() (got []rank) {
 	return got
 }
 
+func atBoot() mono.Time { return 0 }
+
 // Whom we call comes first, then whoever has shown a cookie; and what has shown
 // none makes room for what has, and for nobody else.
 func TestJobsByRank(t *testing.T) {
-	w := newWorkers(4*jobBytes, nil, nil)
+	w := newWorkers(4*jobBytes, nil, atBoot)
 	offer := func(r rank, want bool, wantShed int) {
 		t.Helper()
-		ok, shed := w.offer(job{rank: r, size: jobBytes})
+		ok, shed := w.offer(&job{rank: r, size: jobBytes})
 		if ok != want || len(shed) != wantShed {
 			t.Errorf("rank %d: %v, %d shed, want %v and %d", r, ok, len(shed), want, wantShed)
 		}
@@ -60,19 +62,66 @@ func TestJobsByRank(t *testing.T) {
 	for range 4 {
 		offer(rankUnproven, true, 0)
 	}
-	if ok, shed := w.offer(job{rank: rankProven, size: 3 * jobBytes}); !ok || len(shed) != 3 {
+	if ok, shed := w.offer(&job{rank: rankProven, size: 3 * jobBytes}); !ok || len(shed) != 3 {
 		t.Errorf("a large job: %v, %d shed", ok, len(shed))
+	}
+}
+
+// A job whose client shows his cookie comes before those without, once; one whose
+// SA is gone is nobody's.
+func TestJobsArePromoted(t *testing.T) {
+	w := newWorkers(10*jobBytes, nil, atBoot)
+	var jobs []*job
+	for range 4 {
+		j := &job{rank: rankUnproven, size: jobBytes}
+		jobs = append(jobs, j)
+		w.offer(j)
+	}
+	w.promote(jobs[2])
+	w.promote(jobs[2])
+	w.cancel(jobs[0])
+	w.cancel(jobs[0])
+	if n, _ := w.backlog(0); n != 3 || w.bytes != 3*jobBytes {
+		t.Errorf("%d wait with %d bytes", n, w.bytes)
+	}
+	for _, want := range []int{2, 1, 3} {
+		if j, late := w.next(); j != jobs[want] || late {
+			t.Errorf("the next is not job %d, or late", want)
+		}
+	}
+	w.promote(jobs[1]) // it is being done
+	w.cancel(jobs[1])
+	if n, oldest := w.backlog(0); n != 0 || oldest != 0 || w.bytes != 0 {
+		t.Errorf("at the end %d wait for %v with %d bytes", n, oldest, w.bytes)
+	}
+}
+
+// What is too late goes first, so that it waits for nobody; we are patient.
+func TestLateJobs(t *testing.T) {
+	now := mono.Time(time.Hour)
+	w := newWorkers(10*jobBytes, nil, func() mono.Time { return now })
+	old := now.Add(-patience - 1)
+	for _, j := range []job{{rank: rankOurs, since: old}, {rank: rankProven, since: now.Add(-patience)}, {rank: rankUnproven, since: old}} {
+		w.offer(&j)
+	}
+	for _, want := range []struct {
+		rank rank
+		late bool
+	}{{rankUnproven, true}, {rankOurs, false}, {rankProven, false}} {
+		if j, late := w.next(); j.rank != want.rank || late != want.late {
+			t.Errorf("rank %d, late %v, want %v", j.rank, late, want)
+		}
 	}
 }
 
 // What waits is known, with how long.
 func TestBacklog(t *testing.T) {
-	w := newWorkers(100*jobBytes, nil, nil)
+	w := newWorkers(100*jobBytes, nil, atBoot)
 	if n, oldest := w.backlog(5); n != 0 || oldest != 0 {
 		t.Errorf("nothing waits, but %d for %v", n, oldest)
 	}
-	w.offer(job{rank: rankUnproven, since: 10})
-	w.offer(job{rank: rankProven, since: 20})
+	w.offer(&job{rank: rankUnproven, since: 10})
+	w.offer(&job{rank: rankProven, since: 20})
 	if n, oldest := w.backlog(25); n != 2 || oldest != 15 {
 		t.Errorf("%d wait for %v", n, oldest)
 	}
@@ -80,6 +129,14 @@ func TestBacklog(t *testing.T) {
 	w.next()
 	if n, oldest := w.backlog(25); n != 0 || oldest != 0 {
 		t.Errorf("afterwards %d for %v", n, oldest)
+	}
+}
+
+// A panic is the refusal of the value, and is counted.
+func TestKeyExchangePanics(t *testing.T) {
+	w := newWorkers(jobBytes, nil, atBoot) // no random source
+	if a := w.agree(sa.Agree{Group: wire.KEX25519}); a.Err == nil || w.panics.Load() != 1 {
+		t.Errorf("%v, %d panics", a.Err, w.panics.Load())
 	}
 }
 
@@ -156,7 +213,7 @@ func TestOwnKeyExchangeIsNeverTooLate(t *testing.T) {
 		client := w.site(clientAddr, 1, home("anna@example.org"), func(c *Config) { c.Workers = 1 })
 		client.group.workers.rand = slowly{client.conf.Rand, patience + time.Second}
 		ahead := make(chan struct{})
-		client.group.workers.offer(job{shard: client.group.shards[0], step: sa.Agree{Group: wire.KEX25519}, since: w.now()})
+		client.group.workers.offer(&job{shard: client.group.shards[0], step: sa.Agree{Group: wire.KEX25519}, since: w.now()})
 		go func() { // ends with the handshake
 			_ = client.group.Initiate(context.Background(), "home")
 			close(ahead)
@@ -191,20 +248,20 @@ func TestLagOfMoments(t *testing.T) {
 		}
 	}
 	add(1000, time.Millisecond)
-	if p := l.p99(); p < time.Millisecond || p > 1300*time.Microsecond {
+	if p := l.p99(now); p < time.Millisecond || p > 1300*time.Microsecond {
 		t.Errorf("of a thousand short waits: %v", p)
 	}
 	add(1, time.Second) // half of the time
-	if p := l.p99(); p < time.Second || p > 1300*time.Millisecond {
+	if p := l.p99(now); p < time.Second || p > 1300*time.Millisecond {
 		t.Errorf("with a long one: %v", p)
 	}
 	add(40000, time.Millisecond)
-	if p := l.p99(); p > 1300*time.Microsecond && p < time.Second {
-		t.Errorf("later: %v", p)
-	}
 	add(40000, time.Millisecond)
-	if p := l.p99(); p > 1300*time.Microsecond || l.max != time.Second {
+	if p := l.p99(now); p > 1300*time.Microsecond || l.max != time.Second {
 		t.Errorf("a minute later: %v, and %v ever", p, l.max)
+	}
+	if p := l.p99(now.Add(time.Hour)); p != 0 {
+		t.Errorf("an hour later: %v", p)
 	}
 	for _, d := range []time.Duration{0, 1, 3, 4, 5, 7, 8, 1000, 1023, 1024, time.Hour, 1<<62 + 12345} {
 		if edge := lagEdge(lagBucket(d)); edge < d || edge > d+d/4 {

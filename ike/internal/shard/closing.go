@@ -24,11 +24,8 @@ const (
 	closeSteps  = int(closeSpread / closeStep)
 )
 
-// beginClosing is a message: no SA begins any more, and all are deleted.
+// beginClosing lets no SA begin any more, and has all deleted.
 func (s *Shard) beginClosing(now mono.Time) {
-	if s.closing != nil {
-		return
-	}
 	c := &closing{next: now, end: now.Add(closeTime)}
 	for spi := range s.table.bySPI {
 		c.todo = append(c.todo, spi)

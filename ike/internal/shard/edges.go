@@ -51,8 +51,9 @@ type DataPlane interface {
 // Sender puts one datagram on the wire, from its Local endpoint. An IKE message
 // that goes out on the NAT traversal port gets its non-ESP marker there; the
 // single byte 0xFF, a NAT keepalive, does not. What it returns is counted: a
-// datagram that could not be sent is one that was lost. Every shard calls it,
-// at the same time; Data is not kept after the return.
+// datagram that could not be sent is one that was lost. Every shard calls it, and
+// whoever delivers first messages, at the same time; Data is not kept after the
+// return.
 type Sender interface {
 	Send(p wire.Packet) error
 }

@@ -59,11 +59,18 @@ func (g *gate) done(place *halfopen.Place) {
 	g.places.Done(place)
 }
 
-// finished tells that the peer of a first message has proved to be id.
-func (g *gate) finished(now mono.Time, place *halfopen.Place, id sa.ID) {
+// repeated tells that an SA has seen its first message again.
+func (g *gate) repeated(place *halfopen.Place) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.places.Finished(now, place)
+	g.places.Repeated(place)
+}
+
+// completed tells that the peer of a first message has proved to be id.
+func (g *gate) completed(now mono.Time, place *halfopen.Place, id sa.ID) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.places.Completed(now, place)
 	g.failures.Proved(place.Key().Remote.Addr(), id.String())
 }
 

@@ -53,7 +53,7 @@ type Config struct {
 	After func(time.Duration) <-chan time.Time
 	// Sink takes events. Every shard calls it, and it must not block.
 	Sink func(Event)
-	// Surge is told of surges, by one goroutine.
+	// Surge is told of surges, by one goroutine. It must not block.
 	Surge func(Surge)
 }
 
@@ -121,7 +121,8 @@ func (g *Group) Run(ctx context.Context) {
 	}
 	<-ctx.Done()
 	for _, s := range g.shards {
-		s.post(s.beginClosing)
+		s.ending.Store(true)
+		s.rouse()
 	}
 	loops.Wait()
 	stopServing()

@@ -42,14 +42,14 @@ func (g *Group) deliverFirst(p wire.Packet) {
 	case halfopen.Accept:
 		g.accept(p, &pending{place: place, proven: proven})
 	case halfopen.Known:
-		g.again(p, key)
+		g.again(p, place, proven)
 	case halfopen.DemandCookie:
 		g.demandCookie(now, &first, p)
 	case halfopen.SourceFull:
 		g.tally.add(cSourceFull)
 	case halfopen.Full:
 		g.tally.add(cHalfOpenFull)
-	case halfopen.Refused:
+	case halfopen.Ignored:
 		g.tally.add(cDiscarded)
 	}
 }
@@ -60,20 +60,19 @@ func (g *Group) accept(p wire.Packet, pd *pending) {
 	s := g.firstOwner(pd.place.Key())
 	if !s.first.offer(func(now mono.Time) { s.onFirst(now, p, pd) }) {
 		g.gate.done(pd.place)
+		return
 	}
 	s.rouse()
 }
 
 // again hands on a first message whose SA is there already.
-func (g *Group) again(p wire.Packet, key halfopen.Key) {
+func (g *Group) again(p wire.Packet, place *halfopen.Place, proven bool) {
 	p.Data = bytes.Clone(p.Data)
-	s := g.firstOwner(key)
-	s.first.offer(func(now mono.Time) {
-		e := s.table.byInit[key]
-		if e == nil || s.handle(now, e, p) != nil {
-			s.count[cDiscarded]++
-		}
-	})
+	s := g.firstOwner(place.Key())
+	if !s.first.offer(func(now mono.Time) { s.onFirstAgain(now, p, place, proven) }) {
+		g.gate.repeated(place)
+		return
+	}
 	s.rouse()
 }
 
@@ -132,6 +131,26 @@ func (s *Shard) onFirst(now mono.Time, p wire.Packet, pd *pending) {
 	if s.handle(now, e, p) != nil {
 		s.count[cDiscarded]++
 		s.drop(now, e)
+	}
+}
+
+// onFirstAgain gives a first message to the SA that it has made. Its sender may
+// have shown a cookie by now.
+func (s *Shard) onFirstAgain(now mono.Time, p wire.Packet, place *halfopen.Place, proven bool) {
+	s.group.gate.repeated(place)
+	e := s.table.byInit[place.Key()]
+	if e == nil || e.pending.place != place {
+		s.count[cDiscarded]++
+		return
+	}
+	if pd := e.pending; proven && !pd.proven {
+		pd.proven = true
+		if pd.job != nil {
+			s.group.workers.promote(pd.job)
+		}
+	}
+	if s.handle(now, e, p) != nil {
+		s.count[cDiscarded]++
 	}
 }
 

@@ -7,9 +7,10 @@ import (
 	"github.com/ikepulse/ikepulse/ike/internal/mono"
 )
 
-// lag is how long what comes has to wait for a loop. What comes at any moment
-// waits until the next turn begins, so each wait between two turns counts for
-// as much time as it has taken: many short ones do not hide a long one.
+// lag is how long what comes has to wait for a loop. What comes while the loop
+// is at work waits until its next turn begins, so each wait counts for as much
+// time as it has taken: many short ones do not hide a long one. While the loop
+// sleeps nothing waits, and nothing counts.
 type lag struct {
 	max     time.Duration // ever
 	windows [2]lagWindow  // the one being filled, and the one before it
@@ -44,18 +45,27 @@ func lagEdge(bucket int) time.Duration {
 	return time.Duration(uint64(4+quarter+1)<<(octave-2)) - 1
 }
 
+// at turns the windows to a time.
+func (l *lag) at(now mono.Time) {
+	switch age := now.Sub(l.windows[0].began); {
+	case age >= 2*lagTime:
+		l.windows = [2]lagWindow{{began: now}}
+	case age >= lagTime:
+		l.windows[1], l.windows[0] = l.windows[0], lagWindow{began: l.windows[0].began.Add(lagTime)}
+	}
+}
+
 // add takes note of a wait that has ended now.
 func (l *lag) add(now mono.Time, wait time.Duration) {
+	l.at(now)
 	l.max = max(l.max, wait)
-	if w := &l.windows[0]; now.Sub(w.began) >= lagTime {
-		l.windows[1], l.windows[0] = *w, lagWindow{began: now}
-	}
 	l.windows[0].spent[lagBucket(wait)] += wait
 }
 
-// p99 is the wait that 99 of 100 moments of the last half to whole minute had
-// at most.
-func (l *lag) p99() time.Duration {
+// p99 is the longest wait of the last half to whole minute, but for those in
+// which the worst hundredth of its waiting was spent.
+func (l *lag) p99(now mono.Time) time.Duration {
+	l.at(now)
 	var all time.Duration
 	for b := range lagBuckets {
 		all += l.windows[0].spent[b] + l.windows[1].spent[b]

@@ -11,9 +11,10 @@ import (
 
 // DeliverIKE takes IKE messages as they came from the wire. Any goroutine may
 // call it, with messages for anybody: it looks at flags and SPIs only, copies
-// each message into its owner's inbox, and never waits. What does not fit is
-// dropped and counted. A first message is judged before: it has a place among
-// the half-open, or is none of the shards' business.
+// each message into its owner's inbox, and waits for nobody. What does not fit
+// is dropped and counted. A first message is judged here: it has a place among
+// the half-open, or is answered with a cookie, or is none of the shards'
+// business.
 func (g *Group) DeliverIKE(packets []wire.Packet) {
 	for _, p := range packets {
 		h, err := wire.ParseHeader(p.Data)

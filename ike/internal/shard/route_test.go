@@ -226,6 +226,35 @@ func TestTurnTakesShares(t *testing.T) {
 	if s.count[cUnknownSPI] != 2000 || s.count[cUnknownESP] != 1000 || told != 1000 || begun != 1000 {
 		t.Errorf("at the end: %v", s.count)
 	}
+	if handshakeShare > share {
+		t.Error("what costs more has the larger share")
+	}
+	for _, put := range []func(){
+		func() { s.group.DeliverIKE([]wire.Packet{to(wire.Informational)}) },
+		func() { s.group.DeliverIKE([]wire.Packet{to(wire.IKEAuth)}) },
+		func() { s.first.offer(func(mono.Time) {}) },
+		func() { s.post(func(mono.Time) {}) },
+		func() { s.group.DeliverESP([]wire.Packet{{Data: make([]byte, 20)}}) },
+		func() { s.group.DeliverInner(0, make([]byte, 20)) },
+	} {
+		for range share + 1 {
+			put()
+		}
+		if !s.turn(w.now()) {
+			t.Error("more is waiting, but the loop would sleep")
+		}
+		for s.turn(w.now()) {
+		}
+	}
+	// Since when something waits is told by the first that came.
+	s.wokenAt.Store(0)
+	s.rouse()
+	since := s.wokenAt.Load()
+	time.Sleep(time.Millisecond)
+	s.rouse()
+	if since == 0 || s.wokenAt.Load() != since {
+		t.Error("the second has taken the first one's place")
+	}
 	for range share + 1 {
 		s.group.Drifted(7, elsewhere)
 	}

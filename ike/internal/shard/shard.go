@@ -44,7 +44,8 @@ type Shard struct {
 	table   table
 	wheel   *wheel.Wheel
 	dialers dialers
-	closing *closing // nil until the end begins
+	ending  atomic.Bool // the end is to begin
+	closing *closing    // nil until it has
 
 	current *entry // the SA that is being worked on
 	out     sa.Effects
@@ -70,7 +71,6 @@ const (
 	ikeInboxBytes    = 4 << 20
 	authInboxPackets = 16384
 	authInboxBytes   = 16 << 20
-	firstMessages    = 16384
 	espInboxPackets  = 4096
 	espInboxBytes    = 8 << 20
 	driftPackets     = 4096 // as many peers as may lose their mapping at once
@@ -82,7 +82,7 @@ func newShard(g *Group, index int) *Shard {
 	s := &Shard{index: index, group: g, conf: &g.conf, edges: g.conf.Edges,
 		ike:   stream{inbox: inbox{maxPackets: ikeInboxPackets, maxBytes: ikeInboxBytes}},
 		auth:  stream{inbox: inbox{maxPackets: authInboxPackets, maxBytes: authInboxBytes}},
-		first: mailbox{max: firstMessages},
+		first: mailbox{max: 2 * g.conf.Limits.Max}, // of each place: its message, and one that comes again
 		esp:   stream{inbox: inbox{maxPackets: espInboxPackets, maxBytes: espInboxBytes}},
 		inner: stream{inbox: inbox{maxPackets: espInboxPackets, maxBytes: espInboxBytes}},
 		drift: stream{inbox: inbox{maxPackets: driftPackets, maxBytes: driftBytes}},
@@ -97,9 +97,9 @@ func newShard(g *Group, index int) *Shard {
 	s.plane = g.conf.Edges.DataPlane(index)
 	s.alloc, s.freeSPI = g.conf.Edges.AllocSPI(index), g.conf.Edges.FreeSPI(index)
 	s.env = sa.Env{Rand: g.conf.Rand, Policy: g.conf.Policy, AllocSPI: s.allocSPI,
-		LastSent:   func(spi uint32) mono.Time { return mono.Time(s.plane.LastSent(spi)) },
-		FailedAuth: s.failedAuth,
-		NATTPort:   g.conf.NATTPort, HalfOpen: g.conf.HalfOpen, ForceEncap: g.conf.ForceEncap}
+		LastSent: func(spi uint32) mono.Time { return mono.Time(s.plane.LastSent(spi)) },
+		Cookies:  g.gate.cookies.Around, FailedAuth: s.failedAuth,
+		NATTPort: g.conf.NATTPort, HalfOpen: g.conf.HalfOpen, ForceEncap: g.conf.ForceEncap}
 	s.dialers.init(s)
 	return s
 }
@@ -130,6 +130,9 @@ func (s *Shard) run() {
 // turn does what there is to do, and never much of one kind at once, so that
 // no flood or surge can starve the answers to DPD probes and ESP.
 func (s *Shard) turn(now mono.Time) (more bool) {
+	if s.ending.Load() && s.closing == nil {
+		s.beginClosing(now)
+	}
 	s.ike.some(share, func(p wire.Packet) { s.onIKE(now, p) })
 	s.mail.some(handshakeShare, func(m message) { s.onMessage(now, m) })
 	s.wheel.Advance(now, func(id uint32) { s.onDeadline(now, s.table.slab[id]) })

@@ -264,11 +264,11 @@ type Status struct {
 	Connecting int               `json:"connecting"`
 	Deleting   int               `json:"deleting"`
 	Handshakes Handshakes        `json:"handshakes"`
-	Taken      int               `json:"taken"`      // places of tunnels, of those whose peers have proved who they are
+	Taken      int               `json:"taken"`      // places of tunnels: of those we call, and of peers who have proved who they are
 	MaxSAs     int               `json:"max"`        // there are so many places
 	Leases     map[string]int    `json:"leases"`     // addresses that each pool has given
 	LagMaxUS   []int64           `json:"lag_max_us"` // the longest that anything has waited for each shard
-	LagP99US   []int64           `json:"lag_p99_us"` // what 99 % of the moments of the last minute had at most
+	LagP99US   []int64           `json:"lag_p99_us"` // 99 % of such waits in the last minute, by their length
 	Counters   map[string]uint64 `json:"counters"`
 }
 
@@ -281,13 +281,13 @@ type Handshakes struct {
 	Cookies     bool `json:"cookies"` // everybody is asked for one
 	// Waiting are key exchanges that are still to be computed, the first of
 	// them for so long.
-	Waiting   int           `json:"waiting"`
-	WaitingMS int64         `json:"waiting_ms"`
-	Sources   []FromASource `json:"sources"` // the largest few, those that were turned away first
+	Waiting   int          `json:"waiting"`
+	WaitingMS int64        `json:"waiting_ms"`
+	Sources   []FromSource `json:"sources"` // the largest few, those that were turned away first
 }
 
-// FromASource are the handshakes of one source.
-type FromASource = halfopen.Household
+// FromSource are the handshakes of one source.
+type FromSource = halfopen.FromSource
 
 // largestSources is how many sources are shown.
 const largestSources = 5
@@ -311,7 +311,7 @@ func (g *Group) Status(ctx context.Context) (Status, error) {
 	g.tally.addTo(&read)
 	st.count(read)
 	for _, s := range g.shards {
-		one, err := ask(ctx, s, func(mono.Time) shardStatus { return s.status() })
+		one, err := ask(ctx, s, func(now mono.Time) shardStatus { return s.status(now) })
 		if err != nil {
 			return st, err
 		}
@@ -345,8 +345,8 @@ func (st *Status) count(c counters) {
 	}
 }
 
-func (s *Shard) status() shardStatus {
-	st := shardStatus{counters: s.counted(), lagMax: s.lag.max, lagP99: s.lag.p99()}
+func (s *Shard) status(now mono.Time) shardStatus {
+	st := shardStatus{counters: s.counted(), lagMax: s.lag.max, lagP99: s.lag.p99(now)}
 	for _, e := range s.table.slab {
 		switch {
 		case e == nil:

@@ -26,7 +26,7 @@ func (s *Shard) carryOut(now mono.Time, e *entry) {
 		if err != errNoPlace && err != ErrBusy { // which no edge has said
 			s.count[cFailedStep]++
 		}
-		if errors.Is(err, ErrBusy) && e.pending != nil && e.sa.Role() == sa.Responder {
+		if errors.Is(err, ErrBusy) && e.pending != nil {
 			// The peer will ask again, and then there may be room for it.
 			s.count[cShedFull]++
 			s.drop(now, e)

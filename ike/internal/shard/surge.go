@@ -74,9 +74,12 @@ func (g *Group) watch(ctx context.Context) {
 			}
 			var end Surge
 			if end, over = g.gate.over(g.conf.Clock()); over {
-				end.Counters = map[string]uint64{}
 				after := g.tallied(ctx)
 				g.tally.addTo(&after)
+				if ctx.Err() != nil {
+					return
+				}
+				end.Counters = map[string]uint64{}
 				for _, c := range surgeCounters {
 					end.Counters[counterNames[c]] = after[c] - before[c]
 				}
@@ -98,15 +101,18 @@ func (g *gate) over(now mono.Time) (Surge, bool) {
 	return Surge{Over: true, HalfOpen: s.peak, Lasted: now.Sub(s.since)}, true
 }
 
-// tallied sums up what the shards have counted. One that does not answer counts
-// as none.
+// tallied sums up what the shards have counted, once all have answered.
 func (g *Group) tallied(ctx context.Context) (sum counters) {
+	answers := make(chan counters, len(g.shards))
 	for _, s := range g.shards {
-		one, err := ask(ctx, s, func(mono.Time) counters { return s.counted() })
-		if err != nil {
-			continue
+		s.post(func(mono.Time) { answers <- s.counted() })
+	}
+	for range g.shards {
+		select {
+		case one := <-answers:
+			sum.add(one)
+		case <-ctx.Done():
 		}
-		sum.add(one)
 	}
 	return sum
 }

@@ -155,6 +155,10 @@ func (s *site) crossings(stop chan struct{}) (n int) {
 func TestSurgeIsTold(t *testing.T) {
 	inBubble(t, func(w *world) {
 		gateway := w.site(gatewayAddr, 2, roadwarriors(), func(c *Config) { c.Limits.CookiesFrom = 10 })
+		for i := range uint64(5) { // of which two are asked for a cookie
+			gateway.group.DeliverIKE(packetsTo(gateway, "203.0.113.9:500", initRequest(t, 1000+i)))
+		}
+		w.after(time.Minute)
 		for i := range uint64(30) {
 			gateway.group.DeliverIKE(packetsTo(gateway, fmt.Sprintf("203.0.113.%d:500", 10+i), initRequest(t, i+1)))
 		}
@@ -203,12 +207,15 @@ func TestBadValuesFromOneSource(t *testing.T) {
 			w.after(5 * time.Millisecond)
 		}
 		st := gateway.status()
-		if n := st.Counters["bad_public_values"]; n != 64 {
-			t.Errorf("%d values were tried, want 64", n)
+		if n := st.Counters["bad_public_values"]; n != 3*64 { // at 0, 2 and 4 s
+			t.Errorf("%d values were tried, want %d", n, 3*64)
 		}
 		if st.Connecting != 0 || st.Handshakes.HalfOpen != 64 || st.Counters["cookies_demanded"] < 900 {
 			t.Errorf("%+v", st)
 		}
+		// Meanwhile his neighbour behind the same NAT gets in.
+		w.behindNAT(clientAddr, "203.0.113.9", 7000)
+		w.site(clientAddr, 1, home("anna@example.org")).initiate()
 		w.after(10 * time.Second)
 		if st := gateway.status(); st.Handshakes.HalfOpen != 0 {
 			t.Errorf("ten seconds later: %+v", st.Handshakes)
@@ -244,6 +251,99 @@ func TestSmallGateway(t *testing.T) {
 		n := <-spoofing
 		if st := gateway.status(); st.Up != 40 || st.Counters["table_full"] != 0 || st.Handshakes.HalfOpen > 32 || n < 2000 {
 			t.Errorf("%d spoofed: %d up, %d refused for want of room, %d half-open", n, st.Up, st.Counters["table_full"], st.Handshakes.HalfOpen)
+		}
+	})
+}
+
+// TestHalfOpenIsEvicted: at the limit of one source whoever shows a cookie takes
+// the place of somebody who was answered two seconds ago, and that one's SA goes.
+func TestHalfOpenIsEvicted(t *testing.T) {
+	inBubble(t, func(w *world) {
+		gateway := w.site(gatewayAddr, 2, roadwarriors(), func(c *Config) { c.Limits.PerSource = 2 })
+		for i := range uint64(2) {
+			gateway.group.DeliverIKE(packetsTo(gateway, clientAddr+":4000", initRequest(t, i+1)))
+			w.after(500 * time.Millisecond)
+		}
+		client := w.site(clientAddr, 1, home("anna@example.org"))
+		began := time.Now()
+		client.initiate() // its first tries find nobody old enough
+		st := gateway.status()
+		if took := time.Since(began); took < time.Second || took > 5*time.Second {
+			t.Errorf("up after %v", took)
+		}
+		if st.Up != 1 || st.Connecting != 1 || st.Handshakes.HalfOpen != 1 || st.Counters["half_open_evicted"] != 1 || st.Counters["half_open_source_full"] == 0 {
+			t.Errorf("%d up, %d connecting, %+v; %d evicted, %d turned away", st.Up, st.Connecting, st.Handshakes,
+				st.Counters["half_open_evicted"], st.Counters["half_open_source_full"])
+		}
+		// That handshake was completed, so there may be one more now.
+		for i := range uint64(4) {
+			gateway.group.DeliverIKE(packetsTo(gateway, clientAddr+":4001", gateway.withCookie(initRequest(t, 100+i), clientAddr+":4001")))
+		}
+		w.after(time.Millisecond)
+		if h := gateway.status().Handshakes; h.HalfOpen != 3 || h.Sources[0].Allowed != 3 || h.Sources[0].TurnedAway == 0 {
+			t.Errorf("after one was completed: %+v", h)
+		}
+	})
+}
+
+// withCookie is a first message as its sender, who was asked, sends it again.
+func (s *site) withCookie(data []byte, from string) []byte {
+	first, err := wire.ScanFirst(data)
+	if err != nil {
+		s.w.t.Fatal(err)
+	}
+	return first.WithCookie(nil, s.group.gate.cookies.Make(s.w.now(), first.SPIi, first.Nonce, netip.MustParseAddrPort(from)))
+}
+
+// TestPlaceIsLost: an SA whose place has gone to another makes room for the same
+// message, and the news of it hits nobody else.
+func TestPlaceIsLost(t *testing.T) {
+	inBubble(t, func(w *world) {
+		gateway := w.site(gatewayAddr, 1, roadwarriors())
+		first := packetsTo(gateway, "203.0.113.9:500", initRequest(t, 1))
+		gateway.group.DeliverIKE(first)
+		w.after(time.Millisecond)
+		s := gateway.group.shards[0]
+		lost := s.table.slab[0].pending.place
+		gateway.group.gate.done(lost)
+		gateway.group.DeliverIKE(first)
+		w.after(time.Millisecond)
+		if st := gateway.status(); st.Connecting != 1 || st.Handshakes.HalfOpen != 1 {
+			t.Errorf("%d connecting, %+v", st.Connecting, st.Handshakes)
+		}
+		gateway.group.evict(lost)
+		w.after(time.Millisecond)
+		if st := gateway.status(); st.Connecting != 1 || st.Handshakes.HalfOpen != 1 {
+			t.Errorf("after the late news: %d connecting, %+v", st.Connecting, st.Handshakes)
+		}
+		// Where a shard takes no more, nothing is kept.
+		s.first.max = 0
+		gateway.group.DeliverIKE(packetsTo(gateway, "203.0.113.10:500", initRequest(t, 2)))
+		gateway.group.DeliverIKE(first)
+		gateway.group.DeliverIKE(first)
+		w.after(time.Millisecond)
+		if st := gateway.status(); st.Handshakes.HalfOpen != 1 || st.Counters["ike_first_dropped"] != 3 {
+			t.Errorf("%+v, %d dropped", st.Handshakes, st.Counters["ike_first_dropped"])
+		}
+	})
+}
+
+// TestTinyFirst: a cookie is never answered to less than it takes.
+func TestTinyFirst(t *testing.T) {
+	inBubble(t, func(w *world) {
+		gateway := w.site(gatewayAddr, 1, roadwarriors())
+		gateway.group.gate.press(w.now())
+		n := uint64(0)
+		w.attack(gateway, "203.0.113.9:500", func() []byte {
+			if n++; n == 10 {
+				return nil
+			}
+			m := wire.Message{Header: wire.Header{SPIi: n, Exchange: wire.IKESAInit, Flags: wire.FlagInitiator},
+				Payloads: []wire.Payload{&wire.Nonce{Data: make([]byte, 16)}}}
+			return m.Append(nil)
+		})
+		if st := gateway.status(); st.Counters["answers_withheld"] != 9 || st.Counters["ike_sent"] != 0 {
+			t.Errorf("%d withheld, %d sent", st.Counters["answers_withheld"], st.Counters["ike_sent"])
 		}
 	})
 }
@@ -292,6 +392,13 @@ func TestFailuresBackOff(t *testing.T) {
 		anna.initiate()
 		if d := time.Since(began); d > time.Second {
 			t.Errorf("the true one waited %v", d)
+		}
+		// And what was guessed before is forgotten.
+		anna.vanish()
+		guesser.comeBack()
+		began = time.Now()
+		if err := guesser.group.Initiate(context.Background(), "home"); err == nil || time.Since(began) > time.Second {
+			t.Errorf("the next guess ends with %v after %v", err, time.Since(began))
 		}
 	})
 }

@@ -31,6 +31,7 @@ type pending struct {
 	place    *halfopen.Place // with the key of its first message
 	answered bool            // that message is
 	size     int             // and so long
+	job      *job            // its key exchange; nil before it is asked for
 	// proven tells that the peer has returned a cookie, so that the address
 	// is his.
 	proven bool
@@ -141,7 +142,7 @@ func authenticated(st sa.State) bool {
 
 // trust ends the precautions against a stranger.
 func (s *Shard) trust(now mono.Time, e *entry) {
-	s.group.gate.finished(now, e.pending.place, e.sa.PeerID())
+	s.group.gate.completed(now, e.pending.place, e.sa.PeerID())
 	delete(s.table.byInit, e.pending.place.Key())
 	e.pending = nil
 }
@@ -158,8 +159,11 @@ func (s *Shard) drop(now mono.Time, e *entry) {
 	if e.placed {
 		s.group.total.Add(-1)
 	}
-	if e.pending != nil {
-		s.group.gate.done(e.pending.place)
+	if pd := e.pending; pd != nil {
+		s.group.gate.done(pd.place)
+		if pd.job != nil {
+			s.group.workers.cancel(pd.job)
+		}
 	}
 	s.reclaim(now, e)
 	if e.dial != nil {

@@ -3,6 +3,7 @@ package wire
 import (
 	"encoding/binary"
 	"hash/maphash"
+	"slices"
 )
 
 // First is what a responder must know of an IKE_SA_INIT request before it
@@ -38,7 +39,9 @@ func ScanFirst(data []byte) (First, error) {
 		c.skip(1)
 		body := c.body()
 		f.note(next, body.b, at, link)
-		next, link = follows, at
+		if next, link = follows, at; sealed(c.run.payload) {
+			next = NoNext // what it names is inside
+		}
 	}
 	c.run.payload = NoNext
 	c.end()
@@ -79,6 +82,20 @@ func (f *First) Normal(dst []byte) []byte {
 	dst[start+f.link] = f.data[f.at]
 	binary.BigEndian.PutUint32(dst[start+lengthField:], uint32(len(f.data)-f.size))
 	return dst
+}
+
+// WithCookie appends the request as it is with that cookie: in front of all
+// other payloads, which stay as they are. RFC 7296 §2.6
+func (f *First) WithCookie(dst, cookie []byte) []byte {
+	start := len(dst)
+	dst = f.Normal(dst)
+	bare := dst[start:]
+	n := Notify{Kind: Cookie, Data: cookie}
+	payload := append([]byte{bare[nextField], 0, 0, 0}, n.appendBody(nil)...)
+	binary.BigEndian.PutUint16(payload[2:], uint16(len(payload)))
+	bare[nextField] = byte(TypeNotify)
+	binary.BigEndian.PutUint32(bare[lengthField:], uint32(len(bare)+len(payload)))
+	return slices.Insert(dst, start+HeaderLen, payload...)
 }
 
 // lengthField is where the header has the length of the message.

@@ -65,6 +65,12 @@ func TestScanFirst(t *testing.T) {
 		if got := f.Digest(seed) == plain.Digest(seed); got != tt.same {
 			t.Errorf("%s: the same digest: %v, want %v", name, got, tt.same)
 		}
+		if tt.same && tt.cookie > 0 && name != "at the end" {
+			again := scanFirst(t, f.WithCookie(nil, f.Cookie))
+			if !bytes.Equal(again.data, tt.data) || !bytes.Equal(plain.WithCookie([]byte("front"), f.Cookie)[5:], tt.data) {
+				t.Errorf("%s: with its cookie put in, it is another", name)
+			}
+		}
 		if !bytes.Equal(f.Normal([]byte("front"))[5:], f.Normal(nil)) {
 			t.Errorf("%s: appended, it is another", name)
 		}
@@ -95,11 +101,20 @@ func TestScanFirstRefuses(t *testing.T) {
 		}
 	}
 	noNonce := (&Message{Header{SPIi: 1, Exchange: IKESAInit}, []Payload{sampleIKEOffer(nil)}}).Append(nil)
+	many := Message{Header{SPIi: 1, Exchange: IKESAInit}, []Payload{&Nonce{filled(32, 9)}}}
+	for len(many.Payloads) < maxPayloads {
+		many.Payloads = append(many.Payloads, &Raw{T: TypeVendor})
+	}
+	if _, err := ScanFirst(many.Append(nil)); err != nil {
+		t.Errorf("with as many payloads as there may be: %v", err)
+	}
+	many.Payloads = append(many.Payloads, &Raw{T: TypeVendor})
 	for name, data := range map[string][]byte{
-		"no nonce":        noNonce,
-		"a short nonce":   (&Message{Header{SPIi: 1, Exchange: IKESAInit}, []Payload{&Raw{T: TypeNonce, Data: filled(15, 1)}}}).Append(nil),
-		"a long nonce":    (&Message{Header{SPIi: 1, Exchange: IKESAInit}, []Payload{&Raw{T: TypeNonce, Data: filled(257, 1)}}}).Append(nil),
-		"a byte too many": append(bytes.Clone(good), 0),
+		"one payload too many": many.Append(nil),
+		"no nonce":             noNonce,
+		"a short nonce":        (&Message{Header{SPIi: 1, Exchange: IKESAInit}, []Payload{&Raw{T: TypeNonce, Data: filled(15, 1)}}}).Append(nil),
+		"a long nonce":         (&Message{Header{SPIi: 1, Exchange: IKESAInit}, []Payload{&Raw{T: TypeNonce, Data: filled(257, 1)}}}).Append(nil),
+		"a byte too many":      append(bytes.Clone(good), 0),
 	} {
 		if _, err := ScanFirst(data); err == nil {
 			t.Errorf("%s: taken", name)
@@ -115,6 +130,7 @@ func FuzzScanFirst(f *testing.F) {
 	for _, m := range sampleMessages() {
 		f.Add(m.Append(nil))
 	}
+	f.Add((&Message{Header{SPIi: 1, Exchange: IKESAInit}, []Payload{&Nonce{filled(32, 9)}, &Encrypted{Next: TypeAuth, Body: filled(28, 1)}}}).Append(nil))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		first, errScan := ScanFirst(data)
 		m, err := Parse(data)
@@ -135,10 +151,8 @@ func FuzzScanFirst(f *testing.F) {
 			}
 			return
 		}
-		with := Message{m.Header, append([]Payload{cookieOf(17)}, m.Payloads...)}
-		again, err := ScanFirst(with.Append(nil))
-		bare := Message{m.Header, m.Payloads}
-		if err != nil || !bytes.Equal(again.Normal(nil), bare.Append(nil)) {
+		again, err := ScanFirst(first.WithCookie(nil, filled(17, 0xc0)))
+		if err != nil || !bytes.Equal(again.Cookie, filled(17, 0xc0)) || !bytes.Equal(again.Normal(nil), data) {
 			t.Fatalf("with a cookie in front: %v", err)
 		}
 	})
