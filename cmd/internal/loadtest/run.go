@@ -122,7 +122,7 @@ func (r *run) handshake(ctx context.Context, n int) {
 			}
 			continue
 		}
-		if err != nil {
+		if busy(err) { // to its end, so it will never have a first message
 			r.wire.leave()
 		}
 		r.ended(time.Since(began), r.outcome(ctx, n, err))
