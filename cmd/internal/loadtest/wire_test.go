@@ -3,8 +3,12 @@ package loadtest
 import (
 	"encoding/binary"
 	"errors"
+	"net"
 	"net/netip"
+	"strings"
 	"testing"
+
+	"github.com/ikepulse/ikepulse/ike"
 )
 
 // message is one of a handshake. RFC 7296 §3.1
@@ -65,3 +69,43 @@ func TestFirstMessages(t *testing.T) {
 }
 
 var errBroken = errors.New("broken")
+
+// TestServe: nobody but the gateway is heard.
+func TestServe(t *testing.T) {
+	w := newWire(t)
+	listen := func(address string) *net.UDPConn {
+		c, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.ParseIP(address)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = c.Close() })
+		return c
+	}
+	gateway, other := listen("127.0.0.1"), listen("127.0.0.2")
+	heard := make(chan string, 9)
+	go w.serve(func(all, _ []ike.Packet) { // ends with the wire
+		for _, p := range all {
+			heard <- string(p.Data)
+		}
+	})
+	out := ike.Packet{Local: netip.MustParseAddrPort("127.0.0.3:500"), Remote: gateway.LocalAddr().(*net.UDPAddr).AddrPort(), Data: make([]byte, 28)}
+	if err := w.Send(out); err != nil {
+		t.Fatal(err)
+	}
+	_, peer, err := gateway.ReadFromUDPAddrPort(make([]byte, 99))
+	if err != nil || peer.Addr() != out.Local.Addr() {
+		t.Fatalf("from %v: %v", peer, err)
+	}
+	send := func(from *net.UDPConn, text string) {
+		if _, err := from.WriteToUDPAddrPort([]byte(text+strings.Repeat(".", 28)), peer); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// There is one queue on the way: what is heard second came second.
+	send(other, "another")
+	send(gateway, "gateway")
+	<-w.answered
+	if got := <-heard; !strings.HasPrefix(got, "gateway") {
+		t.Errorf("heard: %s", got)
+	}
+}
