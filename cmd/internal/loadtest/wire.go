@@ -33,8 +33,8 @@ type wire struct {
 	once      sync.Once
 
 	mu     sync.Mutex
-	begun  map[uint64]bool // the initiators' SPIs of first messages that have left
-	called time.Time       // when one of them has left last
+	begun  map[uint64]bool // the initiators' SPIs of first messages that have left, or could not
+	called time.Time       // when the last of them did
 	failed error           // of the last packet that could not be sent
 }
 
