@@ -2,7 +2,10 @@ package loadtest
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"net/netip"
+	"strings"
 	"testing"
 	"time"
 
@@ -61,5 +64,18 @@ func TestCallEnds(t *testing.T) {
 	cancel()
 	if w.enter(ended) {
 		t.Error("there is a place where all are taken")
+	}
+}
+
+// TestSilent: that nothing could be sent is said instead of that nobody answers.
+func TestSilent(t *testing.T) {
+	gateway := netip.MustParseAddr("198.51.100.1")
+	r := run{Config: Config{Gateway: gateway, Sources: []netip.Addr{gateway}}, wire: &wire{}}
+	if err := r.silent(16); !strings.HasPrefix(err.Error(), "198.51.100.1 has answered none of the first 16 peers") {
+		t.Error(err)
+	}
+	r.wire.failed = errBroken
+	if err := r.silent(16); !errors.Is(err, errBroken) {
+		t.Error(err)
 	}
 }
