@@ -188,7 +188,8 @@ func TestLoadtestTerminal(t *testing.T) {
 		}
 		fmt.Fprint(at, "the end")
 		until("the end")
-		if !strings.HasSuffix(screen, "\r\x1b[Kthe end") || strings.Contains(screen, "\n") {
+		const kept = "\x1b[?7l" // to its line
+		if !strings.HasPrefix(screen, "\r\x1b[K"+kept) || !strings.HasSuffix(screen, "\x1b[?7h\r\x1b[Kthe end") || strings.Contains(screen, "\n") {
 			t.Errorf("on the terminal: %q", screen)
 		}
 		if json.Valid([]byte(out.String())) != asJSON || !asJSON && !strings.HasPrefix(out.String(), "gateway    127.0.0.1, called by 20 peers") {
