@@ -26,6 +26,7 @@ connections:
   crowd:
     local: {auth: psk, id: gw.example}
     remote: {auth: psk, id: "*@example.org"}
+    esp_proposals: [aes256gcm16-esn-noesn]
     dpd: {mode: off}
     pools: [office]
     children: {net: {local_ts: [10.99.0.1/32]}}
@@ -120,6 +121,12 @@ type crowdReport struct {
 		Reason string `json:"reason"`
 		Count  int    `json:"count"`
 	} `json:"refusals"`
+	Complaints []struct {
+		Reason string `json:"reason"`
+	} `json:"complaints"`
+	Retransmissions uint64 `json:"retransmissions"`
+	HoldMS          int64  `json:"hold_ms"`
+	UpAfterHold     int    `json:"up_after_hold"`
 }
 
 // ended waits for a load test's end; what it says on stderr comes behind its JSON.
@@ -185,10 +192,13 @@ func TestLoadtest(t *testing.T) {
 			if n := c.gw.status().IKE.Leases["office"]; n != peers {
 				t.Errorf("%d have a virtual address", n)
 			}
+			c.gw.must("terminate", "loadtest-7@example.org")
+			await(t, "one has gone", func() bool { return c.gw.status().IKE.Up == peers-1 })
 			if err := p.Signal(unix.SIGINT); err != nil { // which ends the hold
 				t.Fatal(err)
 			}
-			if r := c.ended(p, out, 0); r.Up != peers || r.Peers != peers || r.Refused+r.Unfinished+r.NotCalled != 0 {
+			r := c.ended(p, out, 0)
+			if r.Up != peers || r.Peers != peers || r.Refused+r.Unfinished+r.NotCalled != 0 || r.HoldMS == 0 || r.UpAfterHold != peers-1 {
 				t.Errorf("%+v", r)
 			}
 			c.gone()
@@ -196,21 +206,45 @@ func TestLoadtest(t *testing.T) {
 	}
 }
 
-// TestLoadtestRefused: with another secret the gateway refuses everybody, and that
-// is what is said.
+// TestLoadtestRefused: what the gateway will not have is said by its name, and
+// nobody is sent anything again.
 func TestLoadtestRefused(t *testing.T) {
 	const peers = 40
 	c := newCrowd(t)
-	p, out := c.call("other", "198.51.100.1", "--peers", fmt.Sprint(peers), "--from", "10.8.0.0/24")
-	r := c.ended(p, out, 1)
-	if r.Up != 0 || r.Refused != peers || len(r.Refusals) != 1 || r.Refusals[0].Reason != "AUTHENTICATION_FAILED" || r.Refusals[0].Count != peers {
+	for _, tt := range []struct{ secret, args, reason string }{
+		{"other", "", "AUTHENTICATION_FAILED"},
+		{"psk", "--timeout 1s --proposal aes256-sha512-ecp384", "NO_PROPOSAL_CHOSEN"},
+		{"psk", "--esp-proposal aes256-sha256", "no child SA: NO_PROPOSAL_CHOSEN"},
+		{"psk", "--remote-ts 10.100.0.0/16", "no child SA: TS_UNACCEPTABLE"},
+		{"psk", "--gateway-id *@other.example", "the gateway's identity or secret is another"},
+	} {
+		p, out := c.call(tt.secret, append([]string{"198.51.100.1", "--peers", fmt.Sprint(peers), "--from", "10.8.0.0/24"}, strings.Fields(tt.args)...)...)
+		r := c.ended(p, out, 1)
+		if r.Up != 0 || r.Refused != peers || len(r.Refusals) != 1 || r.Refusals[0].Reason != tt.reason || r.Refusals[0].Count != peers || r.Retransmissions != 0 {
+			t.Errorf("%s: %+v", tt.reason, r)
+		}
+		if !strings.HasSuffix(out.String(), "ikepulse: 40 of 40 peers not up\n") {
+			t.Errorf("it says:\n%s", out)
+		}
+		if n := c.gw.status().IKE.Counters; tt.secret == "other" && (n["auth_failed"] != peers || n["established"] != 0) {
+			t.Errorf("at the gateway: %v", n)
+		}
+	}
+}
+
+// TestLoadtestUnfinished: who does not wait for the end learns what the gateway
+// has said so far.
+func TestLoadtestUnfinished(t *testing.T) {
+	const peers = 20
+	c := newCrowd(t)
+	all := tap(t, c.host, "c0", nil)
+	p, out := c.call("psk", "198.51.100.1", "--peers", fmt.Sprint(peers), "--from", "10.8.0.0/24", "--proposal", "aes256-sha512-ecp384")
+	await(t, "all are answered", func() bool { return len(messages(all, true, saInit, true)) >= peers })
+	if err := p.Signal(unix.SIGINT); err != nil {
+		t.Fatal(err)
+	}
+	if r := c.ended(p, out, 1); r.Unfinished != peers || r.Refused != 0 || len(r.Complaints) != 1 || r.Complaints[0].Reason != "NO_PROPOSAL_CHOSEN" {
 		t.Errorf("%+v", r)
-	}
-	if !strings.HasSuffix(out.String(), "ikepulse: 40 of 40 peers not up\n") {
-		t.Errorf("it says:\n%s", out)
-	}
-	if n := c.gw.status().IKE.Counters; n["auth_failed"] != peers || n["established"] != 0 {
-		t.Errorf("at the gateway: %v", n)
 	}
 }
 

@@ -1,13 +1,20 @@
 package main
 
 import (
+	"context"
+	"encoding/json"
+	"fmt"
 	"io"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/urfave/cli/v2"
+	"golang.org/x/sys/unix"
 
 	"github.com/ikepulse/ikepulse/cmd/internal/loadtest"
 )
@@ -20,6 +27,7 @@ func TestRenderLoadtest(t *testing.T) {
 	some := all
 	some.PerSecond, some.Sources, some.Up, some.Refused, some.Unfinished, some.NotCalled = 500, 1, 2310, 22, 8, 1660
 	some.Refusals = []loadtest.Refusal{{Reason: "no answer", Count: 12}, {Reason: "AUTHENTICATION_FAILED", Count: 9}, {Reason: "no child SA: \x1b[2J", Count: 1}}
+	some.Complaints = []loadtest.Refusal{{Reason: "NO_PROPOSAL_CHOSEN", Count: 7}}
 	some.SetupP50MS, some.SetupP99MS, some.SetupMaxMS = float(0.9), float(4012), float(165000)
 	some.Retransmissions, some.LateFirst, some.LateMaxMS, some.DroppedHere = 4711, 37, 84, 1
 	up := 2309
@@ -65,7 +73,9 @@ func TestLoadtestRefuses(t *testing.T) {
 		{exitUsage, "loadtest fe80::1%lo", "fe80::1%lo: want the address of a gateway"},
 		{exitUsage, "loadtest 127.0.0.1", "--psk-file: whose secret"},
 		{exitUsage, "loadtest 127.0.0.1 --peers 0", "--peers 0: want 1 to"},
+		{exitUsage, "loadtest 127.0.0.1 --peers 1048577", "--peers 1048577: want 1 to"},
 		{exitUsage, "loadtest 127.0.0.1 --rate 0", "--rate 0: want 1 to"},
+		{exitUsage, "loadtest 127.0.0.1 --rate 1000001", "--rate 1000001: want 1 to"},
 		{exitUsage, "loadtest 127.0.0.1 --hold -1s", "--hold -1s: want a time"},
 		{exitUsage, "loadtest 127.0.0.1 --timeout -1s", "--timeout -1s: want a time"},
 		{exitUsage, "loadtest 127.0.0.1 --hold 5", "--hold 5: want a unit behind it, as in 5s"},
@@ -84,6 +94,106 @@ func TestLoadtestRefuses(t *testing.T) {
 		code, out, errs := run(t, strings.Fields(c.line)...)
 		if code != c.code || out != "" || !strings.HasPrefix(errs, "ikepulse: "+c.says) || strings.Count(errs, "\n") != 1 {
 			t.Errorf("ikepulse %s: exit code %d, printed %q, said %q, want %q", c.line, code, out, errs, c.says)
+		}
+	}
+}
+
+// TestLoadtestConfig: what is said on the command line is what is tried.
+func TestLoadtestConfig(t *testing.T) {
+	psk := filepath.Join(t.TempDir(), "psk")
+	if err := os.WriteFile(psk, []byte("a secret of more than twenty bytes\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	parsed := func(line string) (conf loadtest.Config) {
+		cmd := loadtestCommand(env{})
+		cmd.Action = func(c *cli.Context) (err error) {
+			conf, err = loadtestConfig(c)
+			return err
+		}
+		app := &cli.App{Commands: []*cli.Command{cmd}}
+		if err := app.Run(append([]string{"ikepulse", "loadtest", "--psk-file", psk}, strings.Fields(line)...)); err != nil {
+			t.Fatalf("%s: %v", line, err)
+		}
+		return conf
+	}
+	address := netip.MustParseAddr
+	want := loadtest.Config{Gateway: address("127.0.0.1"), Peers: 100, Sources: []netip.Addr{address("127.0.0.1")},
+		PSK: []byte("a secret of more than twenty bytes"), Identity: "loadtest-%d@example.org", GatewayID: "%any",
+		Proposals: loadProposals, ESP: loadESPProposals, Remote: netip.MustParsePrefix("0.0.0.0/0"), VirtualIP: true}
+	for _, gateway := range []string{"127.0.0.1", "::ffff:127.0.0.1"} {
+		if got := parsed(gateway); !reflect.DeepEqual(got, want) {
+			t.Errorf("%s: %+v, want %+v", gateway, got, want)
+		}
+	}
+	want = loadtest.Config{Gateway: address("127.0.0.1"), Peers: 5, Rate: 7, Hold: time.Second, Timeout: time.Minute,
+		Sources: []netip.Addr{address("127.0.1.1"), address("127.0.1.2")}, PSK: want.PSK, Identity: "a%d", GatewayID: "b",
+		Proposals: []string{"aes256-sha512-ecp384"}, ESP: []string{"aes256-sha256"}, Remote: netip.MustParsePrefix("10.0.0.0/8")}
+	if got := parsed("--peers 5 --rate 7 --hold 1s --timeout 1m --from 127.0.1.0/30 --id a%d --gateway-id b --proposal aes256-sha512-ecp384 " +
+		"--esp-proposal aes256-sha256 --remote-ts 10.0.0.0/8 --vip=false 127.0.0.1"); !reflect.DeepEqual(got, want) {
+		t.Errorf("%+v, want %+v", got, want)
+	}
+	if got := parsed("::1"); got.Remote != netip.MustParsePrefix("::/0") || got.Sources[0] != address("::1") {
+		t.Errorf("::1: from %v to %v", got.Sources, got.Remote)
+	}
+}
+
+// terminal is a new one, and what shows on it.
+func terminal(t *testing.T) (at *os.File, shown *os.File) {
+	t.Helper()
+	shown, err := os.OpenFile("/dev/ptmx", os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = shown.Close() })
+	if err := unix.IoctlSetPointerInt(int(shown.Fd()), unix.TIOCSPTLCK, 0); err != nil {
+		t.Fatal(err)
+	}
+	n, err := unix.IoctlGetInt(int(shown.Fd()), unix.TIOCGPTN)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if at, err = os.OpenFile(fmt.Sprintf("/dev/pts/%d", n), os.O_RDWR|unix.O_NOCTTY, 0); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = at.Close() })
+	return at, shown
+}
+
+// TestLoadtestTerminal: a line shows how it goes, and is gone when the report
+// comes, which is on stdout alone.
+func TestLoadtestTerminal(t *testing.T) {
+	for _, asJSON := range []bool{false, true} {
+		at, shown := terminal(t)
+		here := []netip.Addr{netip.MustParseAddr("127.0.0.1")}
+		conf := loadtest.Config{Gateway: here[0], Peers: 20, Sources: here, PSK: []byte("a secret of more than twenty bytes"), Identity: "%d",
+			GatewayID: "%any", Proposals: loadProposals, ESP: loadESPProposals, Remote: netip.MustParsePrefix("0.0.0.0/0")}
+		ctx, interrupt := context.WithCancel(t.Context())
+		var out strings.Builder
+		ended := make(chan error, 1)
+		go func() { ended <- runLoadtest(ctx, env{stdout: &out, stderr: at}, conf, asJSON) }()
+		var screen string
+		until := func(text string) {
+			for b := make([]byte, 4096); !strings.Contains(screen, text); {
+				n, err := shown.Read(b)
+				if err != nil {
+					t.Fatal(err)
+				}
+				screen += string(b[:n])
+			}
+		}
+		until("20 waiting")
+		interrupt()
+		if err := <-ended; err == nil || err.Error() != "interrupted: 0 of 20 peers up" {
+			t.Errorf("it ends with %v", err)
+		}
+		fmt.Fprint(at, "the end")
+		until("the end")
+		const kept = "\x1b[?7l" // to its line
+		if !strings.HasPrefix(screen, "\r\x1b[K"+kept) || !strings.HasSuffix(screen, "\x1b[?7h\r\x1b[Kthe end") || strings.Contains(screen, "\n") {
+			t.Errorf("on the terminal: %q", screen)
+		}
+		if json.Valid([]byte(out.String())) != asJSON || !asJSON && !strings.HasPrefix(out.String(), "gateway    127.0.0.1, called by 20 peers") {
+			t.Errorf("JSON %v: printed %q", asJSON, out.String())
 		}
 	}
 }

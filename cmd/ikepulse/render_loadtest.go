@@ -17,9 +17,9 @@ func renderLoadtest(w io.Writer, r loadtest.Report) error {
 	var p page
 	p.line("gateway", "%v, called by %s from %s, %s", r.Gateway, count(r.Peers, "peer"), sourcesText(r.Sources), paceText(r))
 	p.line("up", "%s", thousands(r.Up))
-	p.line("refused", "%s", parts(r.Refused, refusedText(r)))
+	p.line("refused", "%s", refusedText(r.Refused, r.Refusals))
 	if r.Unfinished > 0 {
-		p.line("unfinished", "%s", thousands(r.Unfinished))
+		p.line("unfinished", "%s", refusedText(r.Unfinished, r.Complaints))
 	}
 	if r.NotCalled > 0 {
 		p.line("not begun", "%s", thousands(r.NotCalled))
@@ -55,19 +55,21 @@ func sourcesText(n int) string {
 	return thousands(n) + " addresses"
 }
 
-func refusedText(r loadtest.Report) (out []string) {
-	for _, why := range r.Refusals {
-		out = append(out, thousands(why.Count)+" "+plain(why.Reason))
+// refusedText is a sum of peers, and why; a reason has its number unless it is
+// everybody's.
+func refusedText(sum int, why []loadtest.Refusal) string {
+	var out []string
+	for _, w := range why {
+		if w.Count == sum {
+			out = append(out, plain(w.Reason))
+		} else {
+			out = append(out, thousands(w.Count)+" "+plain(w.Reason))
+		}
 	}
-	return out
-}
-
-// parts is a sum and what it is made of.
-func parts(sum int, of []string) string {
-	if len(of) == 0 {
+	if len(out) == 0 {
 		return thousands(sum)
 	}
-	return thousands(sum) + ": " + strings.Join(of, ", ")
+	return thousands(sum) + ": " + strings.Join(out, ", ")
 }
 
 // fineMS is a time of which fractions of a second matter.
@@ -97,9 +99,12 @@ func newBar(e env) bar {
 	return bar{f}
 }
 
+// show draws the line anew. What has no room in it is cut off: a second line
+// would stay.
 func (b bar) show(p loadtest.Progress) {
+	const begin, keepToLine, wrap = "\r\x1b[K", "\x1b[?7l", "\x1b[?7h"
 	if b.to != nil {
-		fmt.Fprint(b.to, "\r\x1b[K"+barText(p))
+		fmt.Fprint(b.to, begin+keepToLine+barText(p)+wrap)
 	}
 }
 
@@ -112,12 +117,17 @@ func (b bar) clear() {
 // barWidth is in characters.
 const barWidth = 24
 
-// barText fits the width of an ordinary terminal, unless the gateway complains.
+// barText fits the width of an ordinary terminal, unless there are a million
+// peers or the gateway complains.
 func barText(p loadtest.Progress) string {
 	done := p.Up + p.Failed
 	full := barWidth * done / p.Peers
-	text := fmt.Sprintf("%s%s  %s up  %s refused  %s waiting  %.0fs", strings.Repeat("█", full), strings.Repeat("░", barWidth-full),
-		thousands(p.Up), thousands(p.Failed), thousands(p.Peers-done), p.Elapsed.Truncate(time.Second).Seconds())
+	text := fmt.Sprintf("%s%s  %s up  %s refused", strings.Repeat("█", full), strings.Repeat("░", barWidth-full),
+		thousands(p.Up), thousands(p.Failed))
+	if p.Stage == "" {
+		text += fmt.Sprintf("  %s waiting", thousands(p.Peers-done))
+	}
+	text += fmt.Sprintf("  %.0fs", p.Elapsed.Truncate(time.Second).Seconds())
 	switch {
 	case p.Stage != "":
 		text += "  " + p.Stage

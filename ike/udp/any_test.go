@@ -5,6 +5,8 @@ import (
 	"net/netip"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/ikepulse/ikepulse/ike/internal/wire"
 	"github.com/ikepulse/ikepulse/test/lab"
 	"github.com/ikepulse/ikepulse/test/require"
@@ -70,5 +72,27 @@ func TestListenAny(t *testing.T) {
 				t.Error(err)
 			}
 		}
+	}
+}
+
+// TestListenAnyBuffer: what thousands are answered at once has room.
+func TestListenAnyBuffer(t *testing.T) {
+	require.Have(t, "root") // who may have more than the host's limit
+	const buffer = 64 << 20
+	s, err := ListenAny(t.Context(), AnyConfig{Buffer: buffer})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = s.Close() })
+	raw, err := s.conns[0].SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got int
+	if e := raw.Control(func(fd uintptr) { got, err = unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF) }); e != nil || err != nil {
+		t.Fatal(e, err)
+	}
+	if got != 2*buffer { // the kernel doubles it, for what it needs itself
+		t.Errorf("a receive buffer of %d", got)
 	}
 }

@@ -56,7 +56,7 @@ func (c *Config) IdentityOf(peer int) string {
 
 // ike is a configuration with a connection for each peer.
 func (c *Config) ike() ike.Config {
-	out := ike.Config{Addresses: c.Sources[:1], IKEPort: ikePort, NATTPort: nattPort, ForceEncap: true,
+	out := ike.Config{Addresses: c.Sources[:1], IKEPort: ikePort, NATTPort: nattPort,
 		Shards: runtime.GOMAXPROCS(0), Capacity: c.Peers,
 		Secrets: []ike.Secret{{ID: "%any", PSK: c.PSK}}}
 	var virtual []netip.Addr

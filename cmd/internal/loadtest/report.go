@@ -2,7 +2,6 @@ package loadtest
 
 import (
 	"cmp"
-	"context"
 	"math"
 	"net/netip"
 	"slices"
@@ -22,7 +21,10 @@ type Report struct {
 	// Unfinished handshakes were under way, and NotCalled peers had not begun,
 	// when the test was ended.
 	Unfinished int `json:"unfinished"`
-	NotCalled  int `json:"not_called"`
+	// Complaints are what unfinished ones were told without proof, so that
+	// they waited for a better answer.
+	Complaints []Refusal `json:"complaints,omitempty"`
+	NotCalled  int       `json:"not_called"`
 	// The times are from the beginning of a handshake to its Child SA; nobody
 	// has one where nobody is up.
 	SetupP50MS *float64 `json:"setup_p50_ms,omitempty"`
@@ -50,35 +52,36 @@ type Refusal struct {
 	Count  int    `json:"count"`
 }
 
-// report sums up what has become of the peers.
-func (r *run) report(ctx context.Context) Report {
+// report sums up what has become of the peers, with what the engine has counted.
+func (r *run) report(count map[string]uint64) Report {
 	out := Report{Gateway: r.Gateway, Peers: r.Peers, PerSecond: r.Rate, Sources: min(len(r.Sources), r.Peers),
 		LateFirst: r.pace.late, LateMaxMS: r.pace.lateBy.Milliseconds()}
-	st, _ := r.status(ctx)
 	r.note(func() {
-		out.Up, out.NotCalled, out.Unfinished = len(r.up), r.Peers-r.begun, r.failed[unfinished]
-		delete(r.failed, unfinished)
-		out.Refused = r.begun - out.Up - out.Unfinished
-		out.Refusals = refusals(r.failed)
+		out.Up, out.NotCalled = len(r.up), r.Peers-r.begun
+		out.Refused, out.Refusals = refusals(r.failed)
+		out.Unfinished = r.begun - out.Up - out.Refused
+		delete(r.unfinished, "")
+		_, out.Complaints = refusals(r.unfinished)
 		out.setup(r.up)
 		out.CallingMS = max(r.wire.lastCall().Sub(r.began), 0).Milliseconds()
 		out.WallMS = r.end.Sub(r.began).Milliseconds()
-		out.Retransmissions = st.Counters["retransmissions"]
-		out.DroppedHere = st.Counters["key_exchanges_refused"] + st.Counters["ike_dropped"] - r.retries
+		out.Retransmissions = count["retransmissions"]
+		out.DroppedHere = count["key_exchanges_refused"] + count["ike_dropped"] - r.retries
 	})
 	return out
 }
 
-// refusals sorts reasons, the most frequent first.
-func refusals(count map[string]int) []Refusal {
-	out := []Refusal{}
+// refusals sorts reasons, the most frequent first, and sums them up.
+func refusals(count map[string]int) (sum int, out []Refusal) {
+	out = []Refusal{}
 	for why, n := range count {
+		sum += n
 		out = append(out, Refusal{why, n})
 	}
 	slices.SortFunc(out, func(a, b Refusal) int {
 		return cmp.Or(cmp.Compare(b.Count, a.Count), cmp.Compare(a.Reason, b.Reason))
 	})
-	return out
+	return sum, out
 }
 
 // setup fills in what the set-up times come to.

@@ -1,6 +1,9 @@
 package loadtest
 
 import (
+	"context"
+	"errors"
+	"net/netip"
 	"reflect"
 	"testing"
 	"time"
@@ -35,35 +38,77 @@ func TestPercentiles(t *testing.T) {
 }
 
 func TestRefusals(t *testing.T) {
-	got := refusals(map[string]int{"b": 2, "c": 7, "a": 2})
-	if want := []Refusal{{"c", 7}, {"a", 2}, {"b", 2}}; !reflect.DeepEqual(got, want) {
-		t.Errorf("%v, want %v", got, want)
+	sum, got := refusals(map[string]int{"b": 2, "c": 7, "a": 2})
+	if want := []Refusal{{"c", 7}, {"a", 2}, {"b", 2}}; sum != 11 || !reflect.DeepEqual(got, want) {
+		t.Errorf("%d: %v, want %v", sum, got, want)
 	}
-	if got := refusals(nil); got == nil || len(got) != 0 {
-		t.Errorf("none: %#v, which is no list in JSON", got)
+	if sum, got := refusals(nil); sum != 0 || got == nil || len(got) != 0 {
+		t.Errorf("none: %d, %#v, which is no list in JSON", sum, got)
 	}
 }
 
-// TestScores: each peer is counted once, by how his handshake ended.
-func TestScores(t *testing.T) {
-	s := newScores()
-	events := make(chan ike.Event, 3)
-	events <- ike.Event{Kind: "connecting", Connection: name(2)}
+// TestReport: nobody is counted twice, and every time is in milliseconds.
+func TestReport(t *testing.T) {
+	began := time.Now()
+	r := run{Config: Config{Gateway: netip.MustParseAddr("198.51.100.1"), Peers: 100, Rate: 7, Sources: make([]netip.Addr, 30)},
+		wire: &wire{called: began.Add(1200 * time.Millisecond)}, pace: pace{late: 3, lateBy: 45 * time.Millisecond}, scores: newScores()}
+	r.began, r.end, r.begun, r.retries = began, began.Add(2500*time.Millisecond), 60, 4
+	r.up = []time.Duration{20 * time.Millisecond, 10 * time.Millisecond}
+	r.failed = map[string]int{"a": 40, "b": 8}
+	r.unfinished = map[string]int{"": 9, "c": 1}
+	got := r.report(map[string]uint64{"retransmissions": 5, "key_exchanges_refused": 6, "ike_dropped": 70, "established": 1000})
+	p50, most := 10.0, 20.0
+	want := Report{Gateway: r.Gateway, Peers: 100, PerSecond: 7, Sources: 30, Up: 2, Refused: 48, Refusals: []Refusal{{"a", 40}, {"b", 8}},
+		Unfinished: 10, Complaints: []Refusal{{"c", 1}}, NotCalled: 40, SetupP50MS: &p50, SetupP99MS: &most, SetupMaxMS: &most,
+		WallMS: 2500, Retransmissions: 5, CallingMS: 1200, LateFirst: 3, LateMaxMS: 45, DroppedHere: 72}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("%+v, want %+v", got, want)
+	}
+	r.Peers, r.wire = 7, &wire{}
+	if got := r.report(nil); got.Sources != 7 || got.CallingMS != 0 {
+		t.Errorf("7 peers, none called: from %d addresses, within %d ms", got.Sources, got.CallingMS)
+	}
+}
+
+// TestEnded: each peer is counted once, by how his handshake ended.
+func TestEnded(t *testing.T) {
+	r := run{Config: Config{Peers: 20, Timeout: 2 * time.Second}, scores: newScores()}
+	events := make(chan ike.Event, 4)
+	events <- ike.Event{Kind: "connecting", Connection: name(1), Notify: "none of these"}
+	events <- ike.Event{Kind: "complaint", Connection: name(2), Notify: "INVALID_SYNTAX"}
 	events <- ike.Event{Kind: "complaint", Connection: name(3), Notify: "NO_PROPOSAL_CHOSEN"}
 	close(events)
-	s.hear(events)
-	s.ended(time.Second, "")
-	s.ended(time.Second, s.late(3, 2*time.Second))
-	s.ended(time.Second, s.late(4, 2*time.Second))
-	s.ended(time.Second, noAnswer)
-	s.ended(time.Second, noAnswer)
-	want := map[string]int{"NO_PROPOSAL_CHOSEN": 1, "not up within 2s": 1, noAnswer: 2}
-	if len(s.up) != 1 || !reflect.DeepEqual(s.failed, want) {
-		t.Errorf("%d up, %v; want %v", len(s.up), s.failed, want)
+	r.hear(events)
+	silent, stop := context.WithCancelCause(t.Context())
+	stop(errSilent)
+	interrupted, cancel := context.WithCancel(t.Context())
+	cancel()
+	for _, c := range []struct {
+		ctx  context.Context
+		peer int
+		err  error
+	}{
+		{t.Context(), 1, context.DeadlineExceeded},
+		{t.Context(), 2, context.DeadlineExceeded},
+		{t.Context(), 4, ike.ErrBusy},
+		{t.Context(), 5, errors.New("refused: the peer says TS_UNACCEPTABLE")},
+		{silent, 6, context.Canceled},
+		{silent, 7, context.Canceled},
+		{interrupted, 3, context.Canceled},
+		{interrupted, 8, ike.ErrBusy},
+	} {
+		r.ended(c.ctx, c.peer, time.Second, c.err)
 	}
-	r := run{Config: Config{Peers: 9}, scores: s}
-	p := r.progress(time.Now())
-	if p.Peers != 9 || p.Up != 1 || p.Failed != 4 || p.Complaint != "" {
+	if p := r.progress(time.Now()); p.Peers != 20 || p.Up != 0 || p.Failed != 6 || p.Complaint != "NO_PROPOSAL_CHOSEN" {
+		t.Errorf("%+v", p)
+	}
+	r.ended(interrupted, 9, time.Second, nil)
+	failed := map[string]int{"not up within 2s": 2, "INVALID_SYNTAX": 1, "TS_UNACCEPTABLE": 1, noAnswer: 2}
+	unfinished := map[string]int{"NO_PROPOSAL_CHOSEN": 1, "": 1}
+	if len(r.up) != 1 || !reflect.DeepEqual(r.failed, failed) || !reflect.DeepEqual(r.unfinished, unfinished) {
+		t.Errorf("%d up, failed %v, unfinished %v", len(r.up), r.failed, r.unfinished)
+	}
+	if p := r.progress(time.Now()); p.Up != 1 || p.Complaint != "" {
 		t.Errorf("%+v", p)
 	}
 }

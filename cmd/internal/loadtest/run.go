@@ -1,6 +1,7 @@
 package loadtest
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -28,7 +29,9 @@ type run struct {
 	Config
 	wire    *wire
 	gateway *ike.Gateway
-	pace    pace
+	// initiate brings a peer's tunnel up: the gateway does.
+	initiate func(ctx context.Context, name string) error
+	pace     pace
 	*scores
 }
 
@@ -42,6 +45,7 @@ func newRun(ctx context.Context, c Config) (*run, error) {
 	if r.gateway, err = ike.New(conf, w.edges(conf.Shards)); err != nil {
 		return nil, errors.Join(err, w.close())
 	}
+	r.initiate = r.gateway.Initiate
 	return r, nil
 }
 
@@ -63,7 +67,8 @@ func Run(ctx context.Context, c Config) (Report, error) {
 	others.Go(func() { r.watch(watched) })
 
 	err = r.callAll(ctx)
-	report := r.report(served)
+	st, _ := r.status(served)
+	report := r.report(st.Counters)
 	r.hold(ctx, &report)
 	r.note(func() { r.stage = "saying goodbye" })
 	goodbye()
@@ -115,35 +120,39 @@ func (r *run) handshake(ctx context.Context, n int) {
 	defer cancel()
 	for {
 		began := time.Now()
-		err := r.gateway.Initiate(limited, name(n))
+		err := r.initiate(limited, name(n))
 		if busy(err) && sleep(limited, busyPause) {
 			if err != ike.ErrBusy { // but what it wraps
 				r.note(func() { r.retries++ })
 			}
 			continue
 		}
-		if err != nil {
+		if busy(err) { // to its end, so it will never have a first message
 			r.wire.leave()
 		}
-		r.ended(time.Since(began), r.outcome(ctx, n, err))
+		r.ended(ctx, n, time.Since(began), err)
 		return
 	}
 }
 
-// outcome is why a handshake has failed: "" if it has not, and unfinished if
-// it was not given the time.
-func (r *run) outcome(ctx context.Context, n int, err error) string {
-	switch {
-	case err == nil:
-		return ""
-	case context.Cause(ctx) == errSilent:
-		return noAnswer
-	case ctx.Err() != nil:
-		return unfinished
-	case busy(err), errors.Is(err, context.DeadlineExceeded):
-		return r.late(n, r.Timeout)
-	}
-	return reason(err)
+// ended takes note of the end of a handshake.
+func (r *run) ended(ctx context.Context, n int, took time.Duration, err error) {
+	r.note(func() {
+		r.end = time.Now()
+		complaint := r.complaints[name(n)]
+		switch {
+		case err == nil:
+			r.up = append(r.up, took)
+		case context.Cause(ctx) == errSilent:
+			r.failed[noAnswer]++
+		case ctx.Err() != nil:
+			r.unfinished[complaint]++
+		case busy(err), errors.Is(err, context.DeadlineExceeded):
+			r.failed[cmp.Or(complaint, "not up within "+r.Timeout.String())]++
+		default:
+			r.failed[reason(err)]++
+		}
+	})
 }
 
 // silent says that the gateway is, or that nothing was sent to it.

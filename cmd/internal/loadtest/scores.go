@@ -1,17 +1,12 @@
 package loadtest
 
 import (
-	"cmp"
 	"context"
 	"sync"
 	"time"
 
 	"github.com/ikepulse/ikepulse/ike"
 )
-
-// unfinished is the outcome of a handshake that was under way when the test was
-// ended.
-const unfinished = "unfinished"
 
 // scores are what has become of the peers so far. Any goroutine may touch them.
 type scores struct {
@@ -21,13 +16,14 @@ type scores struct {
 	begun      int
 	retries    uint64 // key exchanges of a handshake that were refused before its first message
 	up         []time.Duration
-	failed     map[string]int    // by outcome
+	failed     map[string]int    // by reason
+	unfinished map[string]int    // under way when the test was ended, by the last complaint
 	complaints map[string]string // by connection, what an answer said that proves nothing
 	complaint  string            // the last of them
 }
 
 func newScores() *scores {
-	return &scores{failed: map[string]int{}, complaints: map[string]string{}}
+	return &scores{failed: map[string]int{}, unfinished: map[string]int{}, complaints: map[string]string{}}
 }
 
 // note changes the scores.
@@ -35,18 +31,6 @@ func (s *scores) note(change func()) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	change()
-}
-
-// ended takes note of the end of a handshake.
-func (s *scores) ended(took time.Duration, outcome string) {
-	s.note(func() {
-		s.end = time.Now()
-		if outcome == "" {
-			s.up = append(s.up, took)
-		} else {
-			s.failed[outcome]++
-		}
-	})
 }
 
 // hear takes note of answers that refuse without proof. The engine goes on
@@ -57,12 +41,6 @@ func (s *scores) hear(events <-chan ike.Event) {
 			s.note(func() { s.complaints[ev.Connection], s.complaint = ev.Notify, ev.Notify })
 		}
 	}
-}
-
-// late is why a peer has not come up in the time that he had.
-func (s *scores) late(peer int, limit time.Duration) (why string) {
-	s.note(func() { why = cmp.Or(s.complaints[name(peer)], "not up within "+limit.String()) })
-	return why
 }
 
 // Progress is how a test goes.
