@@ -13,6 +13,9 @@ const (
 	// between once and twice this. The retransmissions of those who came
 	// together come together, up to a minute apart.
 	completionTime = time.Minute
+	// flowTime is how long after a completion places are likely to become free
+	// by the next.
+	flowTime = time.Second
 )
 
 // completions remember how many handshakes a source has completed of late. The
@@ -25,6 +28,7 @@ type completions struct {
 
 type completion struct {
 	source      source
+	last        mono.Time
 	since       mono.Time // of now
 	now, before int       // completed in this time, and in the one before it
 }
@@ -52,12 +56,13 @@ func (c *completions) add(now mono.Time, s source) {
 	switch {
 	case e.source == s:
 		e.now++
+		e.last = now
 	case e.before > 0:
 		e.before--
 	case e.now > 0:
 		e.now--
 	default:
-		*e = completion{source: s, since: now, now: 1}
+		*e = completion{source: s, last: now, since: now, now: 1}
 	}
 }
 
@@ -68,4 +73,10 @@ func (c *completions) recent(now mono.Time, s source) int {
 		return 0
 	}
 	return e.now + e.before
+}
+
+// flowing reports whether a source has just completed one.
+func (c *completions) flowing(now mono.Time, s source) bool {
+	e := c.entry(s)
+	return e.source == s && now.Sub(e.last) < flowTime
 }

@@ -50,6 +50,11 @@ const (
 	// IKE_AUTH. Without it, newcomers and those whom they evict would take
 	// turns for ever, and nobody would complete.
 	evictableAfter = 2 * time.Second
+	// evictableWhereFlowing is the same while handshakes of that source are
+	// being completed: its clients may be slow, or an IKE_AUTH lost and sent
+	// again after 4 s, and who waits has a place soon. Once none is completed,
+	// because somebody there has taken the places for nothing, it does not hold.
+	evictableWhereFlowing = 10 * time.Second
 	// refusedFor is how long a refused public value keeps its place, so that
 	// bad values cannot be tried one after the other.
 	refusedFor = 10 * time.Second
@@ -151,12 +156,12 @@ func (p *Places) Admit(now mono.Time, key Key, proven bool) (v Verdict, place, v
 	}
 	have := p.sources[from]
 	if have != nil && have.places >= p.allowed(now, from) {
-		if victim = oldest(now, &have.idle); victim == nil || !proven {
+		if victim = oldest(now, &have.idle, p.patience(now, from)); victim == nil || !proven {
 			have.turnedAway++
 			return SourceFull, nil, nil
 		}
 	} else if len(p.byKey) >= p.limits.Max {
-		if victim = oldest(now, &p.answered); victim == nil || !proven {
+		if victim = oldest(now, &p.answered, evictableAfter); victim == nil || !proven {
 			return Full, nil, nil
 		}
 	}
@@ -218,10 +223,18 @@ func (p *Places) allowed(now mono.Time, from source) int {
 	return max(p.limits.PerSource, grown)
 }
 
-// oldest is the one that has been idle for long, and has not come back.
-func oldest(now mono.Time, idle *list.List) *Place {
+// patience is how long those of a source may be idle where others wait.
+func (p *Places) patience(now mono.Time, from source) time.Duration {
+	if p.completions.flowing(now, from) {
+		return evictableWhereFlowing
+	}
+	return evictableAfter
+}
+
+// oldest is the one that has been idle for longest, if that is so long.
+func oldest(now mono.Time, idle *list.List, long time.Duration) *Place {
 	if e := idle.Front(); e != nil {
-		if place := e.Value.(*Place); now.Sub(place.since) >= evictableAfter {
+		if place := e.Value.(*Place); now.Sub(place.since) >= long {
 			return place
 		}
 	}

@@ -319,6 +319,47 @@ func TestRefusedValueKeepsItsPlace(t *testing.T) {
 	}
 }
 
+// TestCompletionsGiveTime: while a source completes handshakes its slow clients
+// have more time, and no longer.
+func TestCompletionsGiveTime(t *testing.T) {
+	d := newDesk(t, Limits{CookiesFrom: 100, PerSource: 1, Max: 100})
+	var held []*Place
+	hold := func() {
+		p, _ := d.admit("a place", v4(1), true, Accept)
+		d.places.Answered(d.now, p)
+		held = append(held, p)
+	}
+	complete := func() {
+		hold()
+		d.places.Completed(d.now, held[len(held)-1])
+		held = held[:len(held)-1]
+	}
+	complete()
+	hold()
+	for range 2 * int(evictableWhereFlowing/time.Second) { // one after the other, the limit grows with them
+		d.now = d.now.Add(flowTime / 2)
+		complete()
+		if d.now.Sub(held[0].since) >= evictableWhereFlowing {
+			break
+		}
+		for len(held) < d.places.allowed(d.now, sourceOf(v4(1))) {
+			hold()
+		}
+		d.admit("nobody is old enough", v4(1), true, SourceFull)
+		d.places.Done(held[len(held)-1])
+		held = held[:len(held)-1]
+	}
+	for len(held) < d.places.allowed(d.now, sourceOf(v4(1))) {
+		hold()
+	}
+	if _, victim := d.admit("the first is now", v4(1), true, Accept); victim != held[0] {
+		t.Error("another had to go")
+	}
+	d.admit("the next is not", v4(1), true, SourceFull)
+	d.now = d.now.Add(flowTime)
+	d.admit("it is, where nobody completes", v4(1), true, Accept)
+}
+
 // TestCompletionsAllowMore: a source whose handshakes are completed has a higher
 // limit, up to a bound and for a time; others have not.
 func TestCompletionsAllowMore(t *testing.T) {

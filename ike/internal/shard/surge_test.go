@@ -286,6 +286,42 @@ func TestHalfOpenIsEvicted(t *testing.T) {
 	})
 }
 
+// TestNeighbourWhoCompletesNothing: somebody behind the same NAT begins more
+// handshakes with a cookie than there are places, and completes none; the others
+// get in all the same, though one of them has been let have more.
+func TestNeighbourWhoCompletesNothing(t *testing.T) {
+	inBubble(t, func(w *world) {
+		gateway := w.site(gatewayAddr, 2, roadwarriors())
+		w.behindNAT(clientAddr, natAddr, 1000)
+		anna := w.site(clientAddr, 1, home("anna@example.org"))
+		anna.initiate()
+		anna.vanish()
+		stop := make(chan struct{})
+		defer close(stop)
+		go func() { // ends with stop
+			for n := 0; ; n++ {
+				select {
+				case <-stop:
+					return
+				case <-time.After(time.Second / 25):
+					from := fmt.Sprintf("%s:%d", natAddr, 20000+n)
+					gateway.group.DeliverIKE(packetsTo(gateway, from, gateway.withCookie(initRequest(t, uint64(n+1)), from)))
+				}
+			}
+		}()
+		w.after(30 * time.Second)
+		for i := range 20 {
+			client := w.site(clientAddr, 1, home(fmt.Sprintf("client%d@example.org", i)))
+			began := time.Now()
+			client.initiate()
+			if took := time.Since(began); took > 12*time.Second {
+				t.Errorf("client %d is up after %v", i, took)
+			}
+			client.vanish()
+		}
+	})
+}
+
 // withCookie is a first message as its sender, who was asked, sends it again.
 func (s *site) withCookie(data []byte, from string) []byte {
 	first, err := wire.ScanFirst(data)
