@@ -10,21 +10,34 @@ import (
 type Ticks struct{ All, Idle, Stolen uint64 }
 
 // TicksOf reads those of a CPU so far.
-func TicksOf(cpu int) (t Ticks, err error) {
+func TicksOf(cpu int) (Ticks, error) {
+	all, err := AllTicks()
+	t, ok := all[cpu]
+	if err == nil && !ok {
+		err = fmt.Errorf("no CPU %d in /proc/stat", cpu)
+	}
+	return t, err
+}
+
+// AllTicks reads those of every CPU, by its number.
+func AllTicks() (map[int]Ticks, error) {
+	all := map[int]Ticks{}
 	for text := range strings.Lines(Line("/proc/stat")) {
-		rest, ok := strings.CutPrefix(text, fmt.Sprintf("cpu%d ", cpu))
-		if !ok {
-			continue
-		}
+		var cpu int
 		var v [8]uint64 // user nice system idle iowait irq softirq steal
-		_, err := fmt.Sscan(rest, &v[0], &v[1], &v[2], &v[3], &v[4], &v[5], &v[6], &v[7])
+		if !strings.HasPrefix(text, "cpu") || strings.HasPrefix(text, "cpu ") {
+			continue // the sum of all, or of something else
+		}
+		if _, err := fmt.Sscanf(text, "cpu%d %d %d %d %d %d %d %d %d", &cpu, &v[0], &v[1], &v[2], &v[3], &v[4], &v[5], &v[6], &v[7]); err != nil {
+			return nil, fmt.Errorf("/proc/stat: %q: %w", text, err)
+		}
+		t := Ticks{Idle: v[3] + v[4], Stolen: v[7]}
 		for _, n := range v {
 			t.All += n
 		}
-		t.Idle, t.Stolen = v[3]+v[4], v[7]
-		return t, err
+		all[cpu] = t
 	}
-	return t, fmt.Errorf("no CPU %d in /proc/stat", cpu)
+	return all, nil
 }
 
 // StealSince is the part of the time since then that the CPU was somebody else's.
