@@ -39,4 +39,9 @@ fuzz: ## each fuzz target so many times: FUZZ=100000
 bench-xdp: ## what a frame costs in XDP, and what else it could; in under 3 minutes
 	@go run ./test/benchxdp $(BENCH_XDP)
 
-.PHONY: help build demo test test-vm generate lint race fuzz bench-xdp
+bench-surge: ## what thousands of clients at once cost the gateway, and a flood beside them; in about 8 minutes
+	@go run ./test/benchsurge $(BENCH_SURGE)
+
+long: bench-surge ## what takes minutes, and is run by whoever closes an issue: bench-surge
+
+.PHONY: help build demo test test-vm generate lint race fuzz bench-xdp bench-surge long

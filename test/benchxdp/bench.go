@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ikepulse/ikepulse/test/lab"
+	"github.com/ikepulse/ikepulse/test/measure"
 )
 
 // config says how much is measured.
@@ -92,27 +93,7 @@ func pin(cpu int) error {
 	if err := unix.PthreadSigmask(unix.SIG_BLOCK, &signals, nil); err != nil {
 		return err
 	}
-	var set unix.CPUSet
-	set.Set(cpu)
-	if err := unix.SchedSetaffinity(0, &set); err != nil {
-		return fmt.Errorf("CPU %d: %w", cpu, err)
-	}
-	return nil
-}
-
-// lastCPU is the highest that this process may use: the lower ones tend to have
-// the machine's interrupts.
-func lastCPU() (last int, err error) {
-	var set unix.CPUSet
-	if err := unix.SchedGetaffinity(0, &set); err != nil {
-		return 0, err
-	}
-	for cpu := range len(set) * 64 {
-		if set.IsSet(cpu) {
-			last = cpu
-		}
-	}
-	return last, nil
+	return measure.Pin(cpu)
 }
 
 // build adds all sections.
@@ -176,8 +157,8 @@ func (b *bench) section(title string, hot bool) *section {
 // measure goes through all arms, then again, so that whatever disturbs the
 // machine disturbs them alike. The first time warms up, and is not kept.
 func (b *bench) measure() error {
-	b.machine.LoadBefore = load()
-	before, err := ticksOf(b.cpu)
+	b.machine.LoadBefore = measure.Load()
+	before, err := measure.TicksOf(b.cpu)
 	if err != nil {
 		return err
 	}
@@ -190,8 +171,8 @@ func (b *bench) measure() error {
 			return err
 		}
 	}
-	after, err := ticksOf(b.cpu)
-	b.machine.Steal, b.machine.LoadAfter = after.stealSince(before), load()
+	after, err := measure.TicksOf(b.cpu)
+	b.machine.Steal, b.machine.LoadAfter = after.StealSince(before), measure.Load()
 	return err
 }
 
@@ -220,7 +201,7 @@ const (
 func (b *bench) invalid() (reasons []string) {
 	for _, s := range b.sections {
 		for _, a := range s.arms {
-			if iqr := summarize(a.ns).IQR; a.floor == nil && iqr > maxFloorIQR {
+			if iqr := measure.Summarize(a.ns).IQR; a.floor == nil && iqr > maxFloorIQR {
 				reasons = append(reasons, fmt.Sprintf("%s: the middle half of %q spreads over %.0f%% of its median, more than %.0f%%",
 					s.title, a.name, 100*iqr, 100*maxFloorIQR))
 			}

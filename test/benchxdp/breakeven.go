@@ -1,5 +1,7 @@
 package main
 
+import "github.com/ikepulse/ikepulse/test/measure"
+
 // keepaliveInterval is how often a peer behind a NAT sends one, in seconds
 // (RFC 3948 §4; strongSwan's default too).
 const keepaliveInterval = 20
@@ -47,13 +49,13 @@ func (s saving) against(esp *espSection, name, ticks string) breakEven {
 	taxed := esp.arm(name)
 	paid := func(ns ...float64) float64 { return (ns[0] - ns[1]) / (ns[2] - ns[3]) }
 	perSecond := float64(s.population.members) / keepaliveInterval
-	absorbed := median(perRound(paid, s.kernel, s.absorbed, taxed, taxed.floor))
-	answered := median(perRound(paid, s.kernel, s.answered, taxed, taxed.floor))
+	absorbed := measure.Median(perRound(paid, s.kernel, s.absorbed, taxed, taxed.floor))
+	answered := measure.Median(perRound(paid, s.kernel, s.answered, taxed, taxed.floor))
 	return breakEven{
 		SPIs: s.population.members, Spread: esp.spread.name, Ticks: ticks,
-		Tax:             median(perRound(difference, taxed, taxed.floor)),
-		Absorbed:        median(perRound(difference, s.kernel, s.absorbed)),
-		Answered:        median(perRound(difference, s.kernel, s.answered)),
+		Tax:             measure.Median(perRound(difference, taxed, taxed.floor)),
+		Absorbed:        measure.Median(perRound(difference, s.kernel, s.absorbed)),
+		Answered:        measure.Median(perRound(difference, s.kernel, s.answered)),
 		AbsorbedPackets: absorbed, AnsweredPackets: answered,
 		AbsorbedRate: absorbed * perSecond, AnsweredRate: answered * perSecond,
 	}

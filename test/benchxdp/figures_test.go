@@ -8,6 +8,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/ikepulse/ikepulse/bpf"
+	"github.com/ikepulse/ikepulse/test/measure"
 )
 
 func TestCheck(t *testing.T) {
@@ -58,7 +59,7 @@ func TestComparisons(t *testing.T) {
 	ours.limit, ours.rival = limit, textbook
 	got := ours.report()
 	want := armReport{
-		Name: "ours", NS: summary{Median: 30, Min: 30, IQR: 0.5}, Rounds: ours.ns,
+		Name: "ours", NS: measure.Summary{Median: 30, Min: 30, IQR: 0.5}, Rounds: ours.ns,
 		Floor: &comparison{With: "floor", NS: 10, Ratio: 3, Added: 20},
 		Limit: &comparison{With: "limit", NS: 20, Ratio: 1.5, Net: 2},
 		Rival: &comparison{With: "textbook", NS: 70, Ratio: 70. / 30, Net: 3},
@@ -137,17 +138,5 @@ func TestInvalidRun(t *testing.T) {
 		if r.Valid != (test.want == "") || said == r.Valid || !strings.Contains(out.String(), test.want) {
 			t.Errorf("%s: valid %t\n%s", test.name, r.Valid, &out)
 		}
-	}
-}
-
-func TestQuantile(t *testing.T) {
-	values := []float64{4, 1, 3, 2}
-	for q, want := range map[float64]float64{0: 1, 0.25: 1.75, 0.5: 2.5, 0.75: 3.25, 1: 4} {
-		if got := quantile(values, q); got != want {
-			t.Errorf("%v: %v, want %v", q, got, want)
-		}
-	}
-	if diff := cmp.Diff([]float64{4, 1, 3, 2}, values); diff != "" {
-		t.Errorf("sorted in place: %s", diff)
 	}
 }

@@ -25,6 +25,8 @@ import (
 	"fmt"
 	"os"
 	"time"
+
+	"github.com/ikepulse/ikepulse/test/measure"
 )
 
 func main() {
@@ -47,9 +49,11 @@ func run(c config, asJSON bool) (err error) {
 		return fmt.Errorf("%d rounds make no median: at least %d", c.rounds, enoughRounds)
 	}
 	if c.cpu < 0 {
-		if c.cpu, err = lastCPU(); err != nil {
+		cpus, err := measure.CPUs()
+		if err != nil {
 			return err
 		}
+		c.cpu = cpus[len(cpus)-1]
 	}
 	var r report
 	err = withBench(c, func(b *bench) error {

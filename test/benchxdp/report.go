@@ -1,6 +1,10 @@
 package main
 
-import "fmt"
+import (
+	"fmt"
+
+	"github.com/ikepulse/ikepulse/test/measure"
+)
 
 // report is a run's outcome; its JSON is the bench's other form.
 type report struct {
@@ -22,9 +26,9 @@ type sectionReport struct {
 }
 
 type armReport struct {
-	Name   string    `json:"name"`
-	NS     summary   `json:"ns"`
-	Rounds []float64 `json:"rounds_ns"`
+	Name   string          `json:"name"`
+	NS     measure.Summary `json:"ns"`
+	Rounds []float64       `json:"rounds_ns"`
 
 	// An arm has no other comparison than beside that with its floor.
 	Floor *comparison `json:"floor,omitempty"`
@@ -74,13 +78,13 @@ func (b *bench) report() report {
 }
 
 func (a *arm) report() armReport {
-	r := armReport{Name: a.name, NS: summarize(a.ns), Rounds: a.ns}
+	r := armReport{Name: a.name, NS: measure.Summarize(a.ns), Rounds: a.ns}
 	if a.floor == nil {
 		return r
 	}
 	r.Floor = &comparison{
-		With: a.floor.name, NS: median(a.floor.ns),
-		Ratio: median(perRound(quotient, a, a.floor)), Added: median(perRound(difference, a, a.floor)),
+		With: a.floor.name, NS: measure.Median(a.floor.ns),
+		Ratio: measure.Median(perRound(quotient, a, a.floor)), Added: measure.Median(perRound(difference, a, a.floor)),
 	}
 	if a.limit != nil {
 		r.Limit = compare(a.limit, a, a.limit, a.floor)
@@ -94,8 +98,8 @@ func (a *arm) report() armReport {
 // compare is with an arm, by the ratio of two.
 func compare(with, of, to, floor *arm) *comparison {
 	return &comparison{
-		With: with.name, NS: median(with.ns),
-		Ratio: median(perRound(quotient, of, to)), Net: median(perRound(netQuotient, of, to, floor)),
+		With: with.name, NS: measure.Median(with.ns),
+		Ratio: measure.Median(perRound(quotient, of, to)), Net: measure.Median(perRound(netQuotient, of, to, floor)),
 	}
 }
 
@@ -106,14 +110,14 @@ func (a aim) report() aimReport {
 	}
 	ratios := perRound(quotient, a.of, a.to)
 	r := aimReport{
-		What: a.what, Bound: fmt.Sprintf("at most %gx", a.bound), Ratio: median(ratios), Met: a.holds(median(ratios)),
-		Of: median(a.of.ns), To: median(a.to.ns), Floor: median(floor.ns),
+		What: a.what, Bound: fmt.Sprintf("at most %gx", a.bound), Ratio: measure.Median(ratios), Met: a.holds(measure.Median(ratios)),
+		Of: measure.Median(a.of.ns), To: measure.Median(a.to.ns), Floor: measure.Median(floor.ns),
 	}
 	if a.atLeast {
 		r.Bound = fmt.Sprintf("at least %gx", a.bound)
 	}
 	if a.to != floor {
-		r.Net = median(perRound(netQuotient, a.of, a.to, floor))
+		r.Net = measure.Median(perRound(netQuotient, a.of, a.to, floor))
 	}
 	for _, ratio := range ratios {
 		if a.holds(ratio) {

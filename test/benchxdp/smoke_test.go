@@ -10,6 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/ikepulse/ikepulse/bpf"
+	"github.com/ikepulse/ikepulse/test/measure"
 	"github.com/ikepulse/ikepulse/test/require"
 )
 
@@ -17,11 +18,11 @@ import (
 func small(t *testing.T) config {
 	t.Helper()
 	require.Have(t, "root", "bpf", "netns")
-	cpu, err := lastCPU()
+	cpus, err := measure.CPUs()
 	if err != nil {
 		t.Fatal(err)
 	}
-	return config{cpu: cpu, rounds: 2, repeat: 4000, liveFrames: 4000, members: []int{1000}}
+	return config{cpu: cpus[len(cpus)-1], rounds: 2, repeat: 4000, liveFrames: 4000, members: []int{1000}}
 }
 
 // TestSmoke runs every arm. Each measurement fails that does not find all its

@@ -42,11 +42,9 @@ func (t *NAT) rules(c *nftables.Conn, out string) {
 		Hooknum:  nftables.ChainHookPostrouting,
 		Priority: nftables.ChainPriorityNATSource,
 	})
-	name := make([]byte, unix.IFNAMSIZ) // compared whole, with its zeros
-	copy(name, out)
 	c.AddRule(&nftables.Rule{Table: t.table, Chain: chain, Exprs: []expr.Any{
 		&expr.Meta{Key: expr.MetaKeyOIFNAME, Register: 1},
-		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: name},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: nameData(out)},
 		&expr.Masq{Random: true},
 	}})
 }
