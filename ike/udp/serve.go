@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"runtime"
 	"sync"
 	"time"
 
@@ -83,6 +84,8 @@ func (s *Socket) read(ctx context.Context, c *net.UDPConn, deliver Deliver) erro
 		switch {
 		case err == nil:
 			b.deliver(n, deliver)
+			// Where they share a processor, a flood lets the loops go on.
+			runtime.Gosched()
 		case errors.Is(err, net.ErrClosed):
 			return net.ErrClosed
 		case errors.Is(err, os.ErrDeadlineExceeded):

@@ -46,22 +46,33 @@ type cbcMode interface {
 	SetIV([]byte)
 }
 
-func (c Choice) keyed(encr, integ *Key) (*keyed, error) {
-	e := find(wire.TransformEncr, c.Encr, c.KeyBits)
+// fitting are the algorithms that the keys go with; no integrity for an AEAD.
+func (c Choice) fitting(encr, integ *Key) (e, i *algorithm, err error) {
+	e = find(wire.TransformEncr, c.Encr, c.KeyBits)
 	if e == nil || len(encr.Bytes()) != e.key {
-		return nil, errKeys
+		return nil, nil, errKeys
 	}
-	k := &keyed{encr: e, icv: e.icv}
+	if e.aead != nil {
+		return e, nil, nil
+	}
+	i = find(wire.TransformInteg, c.Integ, 0)
+	if i == nil || len(integ.Bytes()) != i.key {
+		return nil, nil, errKeys
+	}
+	return e, i, nil
+}
+
+func (c Choice) keyed(encr, integ *Key) (*keyed, error) {
+	e, i, err := c.fitting(encr, integ)
+	if err != nil {
+		return nil, err
+	}
+	k := &keyed{encr: e, integ: i, icv: e.icv}
 	if e.aead != nil {
 		return k, k.initAEAD(encr.Bytes())
 	}
-	k.integ = find(wire.TransformInteg, c.Integ, 0)
-	if k.integ == nil || len(integ.Bytes()) != k.integ.key {
-		return nil, errKeys
-	}
 	k.icv = k.integ.icv
 	k.mac = hmac.New(k.integ.hash, integ.Bytes())
-	var err error
 	k.block, err = aes.NewCipher(encr.Bytes())
 	return k, err
 }

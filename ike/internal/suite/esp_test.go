@@ -5,6 +5,7 @@ import (
 	"crypto/hmac"
 	"crypto/sha512"
 	"errors"
+	"fmt"
 	"testing"
 
 	"github.com/ikepulse/ikepulse/ike/internal/wire"
@@ -107,5 +108,23 @@ func TestKeysMustFit(t *testing.T) {
 			}()
 			f()
 		}()
+	}
+}
+
+// TestESPHidesItsKeys: neither before the first packet nor after it.
+func TestESPHidesItsKeys(t *testing.T) {
+	c := Choice{Encr: wire.EncrAESGCM16, KeyBits: 128}
+	key := NewKey(bytes.Repeat([]byte{0x5a}, 20))
+	e := c.NewESP(key, Key{})
+	for range 2 {
+		for _, verb := range []string{"%v", "%+v", "%#v", "%x", "%s"} {
+			if text := fmt.Sprintf(verb, e); text != redacted {
+				t.Errorf("%s prints %s", verb, text)
+			}
+		}
+		e.Seal(make([]byte, espHead+e.IVLen()+e.ICVLen()), 1)
+		if len(e.encr.Bytes()) != 0 {
+			t.Error("the key is still there beside the cipher")
+		}
 	}
 }
