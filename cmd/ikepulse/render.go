@@ -67,7 +67,7 @@ func (p *page) handshakes(st *ike.Status) {
 		texts = append(texts, "everybody is asked for a cookie")
 	}
 	if h.Waiting > 0 {
-		texts = append(texts, fmt.Sprintf("%s wait, the first since %d ms", count(h.Waiting, "key exchange"), h.WaitingMS))
+		texts = append(texts, fmt.Sprintf("%s wait, the next since %d ms", count(h.Waiting, "key exchange"), h.WaitingMS))
 	}
 	p.line("handshakes", "%s", strings.Join(texts, "   "))
 	if parts := nonZero([]part{

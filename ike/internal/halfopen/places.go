@@ -58,6 +58,10 @@ const (
 	// refusedFor is how long a refused public value keeps its place, so that
 	// bad values cannot be tried one after the other.
 	refusedFor = 10 * time.Second
+	// declinedFor is the same for an offer that cannot be taken, or another
+	// group that is wanted. That costs no key exchange, but more than a cookie;
+	// so many of them are a reason for cookies, too.
+	declinedFor = time.Second
 	// completionFactor is how many times PerSource a source may come to have,
 	// and Max/completionShare is the most.
 	completionFactor = 64
@@ -96,7 +100,7 @@ type Place struct {
 	proven bool          // a cookie has been shown
 	asked  bool          // a retransmission is on its way to the SA
 	since  mono.Time     // of its answer, or refusal
-	inAll  *list.Element // in answered or refused
+	inAll  *list.Element // in answered, refused or declined
 	inOwn  *list.Element // in its source's idle
 }
 
@@ -123,6 +127,7 @@ type Places struct {
 	sources     map[source]*perSource
 	answered    list.List // of *Place, the longest answered first
 	refused     list.List // of *Place, the longest refused first
+	declined    list.List // likewise
 }
 
 // perSource is what one source has.
@@ -260,6 +265,10 @@ func (p *Places) Answered(now mono.Time, place *Place) { p.rest(now, place, answ
 // the place stays taken for a time.
 func (p *Places) Refuse(now mono.Time, place *Place) { p.rest(now, place, refused, &p.refused) }
 
+// Decline tells that a first message is answered with a refusal. Its SA goes; the
+// place stays taken for a moment.
+func (p *Places) Decline(now mono.Time, place *Place) { p.rest(now, place, refused, &p.declined) }
+
 func (p *Places) rest(now mono.Time, place *Place, state placeState, among *list.List) {
 	if place.state != waiting {
 		return
@@ -290,6 +299,7 @@ func (p *Places) remove(place *Place) {
 	if place.inAll != nil {
 		p.answered.Remove(place.inAll) // a list leaves alone what is another's
 		p.refused.Remove(place.inAll)
+		p.declined.Remove(place.inAll)
 		have.idle.Remove(place.inOwn)
 	}
 	place.state = free
@@ -302,6 +312,9 @@ func (p *Places) remove(place *Place) {
 // expire gives back what was kept for a refusal.
 func (p *Places) expire(now mono.Time) {
 	for e := p.refused.Front(); e != nil && now.Sub(e.Value.(*Place).since) >= refusedFor; e = p.refused.Front() {
+		p.remove(e.Value.(*Place))
+	}
+	for e := p.declined.Front(); e != nil && now.Sub(e.Value.(*Place).since) >= declinedFor; e = p.declined.Front() {
 		p.remove(e.Value.(*Place))
 	}
 }

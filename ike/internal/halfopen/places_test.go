@@ -430,6 +430,42 @@ func TestManySmallSources(t *testing.T) {
 	}
 }
 
+// TestDeclinedOffers: many of them are a reason for cookies, of all and of one
+// source, and each holds its place for a moment only.
+func TestDeclinedOffers(t *testing.T) {
+	d := newDesk(t, Limits{CookiesFrom: 10, PerSource: 5, Max: 100})
+	decline := func(from netip.Addr, proven bool) Verdict {
+		v, p, _ := d.places.Admit(d.now, d.key(from), proven)
+		if v == Accept {
+			d.places.Decline(d.now, p)
+			d.places.Done(p)
+		}
+		return v
+	}
+	got := map[Verdict]int{}
+	for n := range uint32(1000) {
+		got[decline(v4(n), false)]++
+	}
+	if got[Accept] != 10 || got[DemandCookie] != 990 {
+		t.Errorf("spoofed: %v", got)
+	}
+	clear(got)
+	for range 1000 {
+		got[decline(v4(5000), true)]++
+	}
+	if got[Accept] != 5 || got[SourceFull] != 995 {
+		t.Errorf("of one source with a cookie: %v", got)
+	}
+	d.now = d.now.Add(declinedFor - 1)
+	if n := d.places.Taken(d.now); n != 15 {
+		t.Errorf("%d places are taken, want 15", n)
+	}
+	d.now++
+	if n := d.places.Taken(d.now); n != 0 {
+		t.Errorf("%d places are still taken", n)
+	}
+}
+
 func TestIPv6IsCountedBySixtyFour(t *testing.T) {
 	d := newDesk(t, Limits{CookiesFrom: 100, PerSource: 2, Max: 100})
 	addr := netip.MustParseAddr

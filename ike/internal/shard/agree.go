@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"net/netip"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -16,11 +17,12 @@ import (
 
 // job is a key exchange for an SA of a shard.
 type job struct {
-	shard *Shard
-	spi   uint64
-	step  sa.Agree
-	size  int       // bytes that wait with it
-	since mono.Time // when it was queued
+	shard  *Shard
+	spi    uint64
+	step   sa.Agree
+	source netip.Addr // as which it takes its turn
+	size   int        // bytes that wait with it
+	since  mono.Time  // when it was queued
 
 	// Behind the workers' lock.
 	rank  rank
@@ -50,8 +52,10 @@ const (
 )
 
 // workers compute key exchanges, so that no loop waits for one. What waits for
-// them is bounded by its bytes, and whoever finds no room is told at once. What
-// would be answered too late is not computed.
+// them is bounded by its bytes, and whoever finds no room is told at once. Of
+// each rank the sources take turns: a thousand that show cookies and complete
+// nothing cost the others a thousand key exchanges, and not their whole queue.
+// What would be answered too late is not computed.
 type workers struct {
 	rand  io.Reader
 	clock func() mono.Time
@@ -60,7 +64,7 @@ type workers struct {
 	mu      sync.Mutex
 	some    sync.Cond // there is a job, or the end
 	ended   bool
-	waiting [numRanks]queue[*job] // some of them taken, or of another rank by now
+	waiting [numRanks]turns // some of the jobs taken, or of another rank by now
 	jobs    int
 	bytes   int
 
@@ -117,14 +121,9 @@ func (w *workers) settle(j *job) {
 	}
 }
 
-// head is the first job of a rank, nil if there is none.
+// head is the next job of a rank, nil if there is none.
 func (w *workers) head(r rank) *job {
-	for q := &w.waiting[r]; q.len() > 0; q.pop() {
-		if j := *q.first(); !j.taken && j.rank == r {
-			return j
-		}
-	}
-	return nil
+	return w.waiting[r].first(func(j *job) bool { return !j.taken && j.rank == r })
 }
 
 // take is head, taken out.
@@ -166,7 +165,7 @@ func (w *workers) choose() (r rank, late, ok bool) {
 	return 0, false, false
 }
 
-// backlog is how many jobs wait, and how long the first of them has.
+// backlog is how many jobs wait, and how long the next of them has.
 func (w *workers) backlog(now mono.Time) (jobs int, oldest time.Duration) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -237,6 +236,7 @@ func (s *Shard) agree(now mono.Time, e *entry, st sa.Agree) error {
 	w := s.group.workers
 	j := &job{shard: s, spi: e.sa.SPI(), step: st, size: jobBytes, since: now}
 	if pd := e.pending; pd != nil {
+		j.source = sourcePrefix(pd.place.Key().Remote.Addr())
 		j.rank = pd.rank()
 		j.size += pd.size
 	}

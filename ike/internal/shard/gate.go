@@ -47,6 +47,12 @@ func (g *gate) answered(now mono.Time, place *halfopen.Place) {
 	g.places.Answered(now, place)
 }
 
+func (g *gate) decline(now mono.Time, place *halfopen.Place) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.places.Decline(now, place)
+}
+
 func (g *gate) refuse(now mono.Time, place *halfopen.Place) {
 	g.mu.Lock()
 	defer g.mu.Unlock()

@@ -116,7 +116,7 @@ func (g *Group) contain() {
 }
 
 // onFirst makes an SA of a first message that has a place. If the SA refuses
-// it, nothing is left but what the sender is told.
+// it, nothing is left but what the sender is told, and for a moment the place.
 func (s *Shard) onFirst(now mono.Time, p wire.Packet, pd *pending) {
 	if old := s.table.byInit[pd.place.Key()]; old != nil {
 		s.drop(now, old) // it has lost its place, and does not know yet
@@ -130,6 +130,7 @@ func (s *Shard) onFirst(now mono.Time, p wire.Packet, pd *pending) {
 	s.table.add(e)
 	if s.handle(now, e, p) != nil {
 		s.count[cDiscarded]++
+		s.group.gate.decline(now, pd.place)
 		s.drop(now, e)
 	}
 }

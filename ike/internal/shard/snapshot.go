@@ -279,8 +279,8 @@ type Handshakes struct {
 	PerSource   int  `json:"per_source"`
 	CookiesFrom int  `json:"cookies_from"`
 	Cookies     bool `json:"cookies"` // everybody is asked for one
-	// Waiting are key exchanges that are still to be computed, the first of
-	// them for so long.
+	// Waiting are key exchanges that are still to be computed, the next of them
+	// for so long.
 	Waiting   int          `json:"waiting"`
 	WaitingMS int64        `json:"waiting_ms"`
 	Sources   []FromSource `json:"sources"` // the largest few, those that were turned away first

@@ -1,6 +1,7 @@
 package shard
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -318,6 +319,67 @@ func TestNeighbourWhoCompletesNothing(t *testing.T) {
 				t.Errorf("client %d is up after %v", i, took)
 			}
 			client.vanish()
+		}
+	})
+}
+
+// TestWrongOffersCostCookies: a flood of first messages with a group that we do
+// not take is no way round the cookies.
+func TestWrongOffersCostCookies(t *testing.T) {
+	inBubble(t, func(w *world) {
+		gateway := w.site(gatewayAddr, 2, roadwarriors())
+		for i := range uint64(5000) {
+			m, err := wire.Parse(initRequest(t, i+1))
+			if err != nil {
+				t.Fatal(err)
+			}
+			offer, _ := wire.Find[*wire.SA](m.Payloads)
+			offer.Proposals = []wire.Proposal{ikeProposals("aes128gcm16-prfsha256-ecp256")[0].Wire(1, wire.ProtoIKE, nil)}
+			gateway.group.DeliverIKE(packetsTo(gateway, fmt.Sprintf("203.%d.%d.9:500", i/250, i%250), m.Append(nil)))
+			synctest.Wait()
+		}
+		from := gateway.status().Handshakes.CookiesFrom
+		if st := gateway.status(); st.Counters["cookies_demanded"] != 5000-uint64(from) || st.Connecting != 0 {
+			t.Errorf("%d cookies demanded, %d connecting", st.Counters["cookies_demanded"], st.Connecting)
+		}
+		w.after(2 * time.Second)
+		if st := gateway.status(); st.Handshakes.HalfOpen != 0 {
+			t.Errorf("%+v", st.Handshakes)
+		}
+		w.site(clientAddr, 1, home("anna@example.org")).initiate()
+	})
+}
+
+// TestManyWhoCompleteNothing: a hundred real addresses show cookies for more
+// than can be computed, and complete nothing; those who will get in beside them.
+func TestManyWhoCompleteNothing(t *testing.T) {
+	inBubble(t, func(w *world) {
+		w.quiet = true
+		gateway := w.site(gatewayAddr, 2, roadwarriors(), func(c *Config) { c.Workers = 1 })
+		gateway.group.workers.rand = slowly{gateway.conf.Rand, 5 * time.Millisecond} // 200 a second
+		stop := make(chan struct{})
+		defer close(stop)
+		template := initRequest(t, 7)
+		go func() { // ends with stop
+			for n := 0; ; n++ {
+				select {
+				case <-stop:
+					return
+				case <-time.After(2 * time.Millisecond): // 500 a second
+					from := fmt.Sprintf("203.0.113.%d:%d", 1+n%100, 1024+n/100)
+					data := bytes.Clone(template)
+					binary.BigEndian.PutUint64(data, uint64(n+1))
+					gateway.group.DeliverIKE(packetsTo(gateway, from, gateway.withCookie(data, from)))
+				}
+			}
+		}()
+		w.after(time.Minute)
+		if h := gateway.status().Handshakes; h.Waiting < 1000 {
+			t.Fatalf("only %d wait", h.Waiting)
+		}
+		crowd := w.crowd(200, 1)
+		if got := crowd.come(1); got["up"] != 200 {
+			t.Errorf("they end as %v", got)
 		}
 	})
 }
