@@ -378,8 +378,9 @@ func TestManyWhoCompleteNothing(t *testing.T) {
 			t.Fatalf("only %d wait", h.Waiting)
 		}
 		crowd := w.crowd(200, 1)
-		if got := crowd.come(1); got["up"] != 200 {
-			t.Errorf("they end as %v", got)
+		began := time.Now()
+		if got := crowd.come(1); got["up"] != 200 || time.Since(began) > patience/2 {
+			t.Errorf("they end as %v, after %v", got, time.Since(began))
 		}
 	})
 }
