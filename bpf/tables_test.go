@@ -28,7 +28,7 @@ func loadTables(t *testing.T) *tables { return loadTablesFor(t, 2048) }
 
 func loadTablesFor(t *testing.T, slots uint32) *tables {
 	t.Helper()
-	require.Have(t, "root", "bpf")
+	require.Have(t, "root", "bpf", "iter")
 	s := spec(t)
 	s.Maps[MapSAs].MaxEntries, s.Maps[MapHot].MaxEntries = slots, slots
 	for _, name := range []string{ProgListSAs, ProgListPeers} {

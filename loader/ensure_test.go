@@ -34,12 +34,12 @@ func TestEnsureAndRemove(t *testing.T) {
 			t.Errorf("%s has mode %v", dir, stat.Mode())
 		}
 	}
-	for _, name := range allPins {
+	for _, name := range allPins(t) {
 		if _, err := os.Stat(filepath.Join(i.Dir(), name)); err != nil {
 			t.Error(err)
 		}
 	}
-	if pins := pinsBelow(t, base); len(pins) != 1+len(allPins) {
+	if pins := pinsBelow(t, base); len(pins) != 1+len(allPins(t)) {
 		t.Errorf("pins: %q", pins)
 	}
 	if got := i.Maps().Hot.Slots(); got != 256 {
@@ -651,7 +651,7 @@ func TestBuildFails(t *testing.T) {
 			built = pinsBelow(t, underConstruction(dir))
 			return broken
 		})
-		if !errors.Is(err, broken) || len(built) != len(allPins) {
+		if !errors.Is(err, broken) || len(built) != len(allPins(t)) {
 			t.Errorf("err = %v with %q built", err, built)
 		}
 		if pins := pinsBelow(t, bpffs); len(pins) != 0 {
@@ -676,7 +676,7 @@ func TestSweep(t *testing.T) {
 		t.Fatal(err)
 	}
 	i := ensure(t, Options{PinDir: dir, Capacity: 100})
-	if pins := pinsBelow(t, bpffs); len(pins) != 1+len(allPins) {
+	if pins := pinsBelow(t, bpffs); len(pins) != 1+len(allPins(t)) {
 		t.Errorf("pins: %q", pins)
 	}
 	remove(t, i)

@@ -138,7 +138,7 @@ func TestSwapFails(t *testing.T) {
 			t.Errorf("program %d is on %s, want %d", on, name, before)
 		}
 	}
-	if pins := pinsBelow(t, i.Dir()); len(pins) != len(allPins)+2 {
+	if pins := pinsBelow(t, i.Dir()); len(pins) != len(allPins(t))+2 {
 		t.Errorf("pins: %q", pins)
 	}
 	if pinned := uint32(kernelObjects(t, i.Dir()).programs[0]); pinned != before {

@@ -187,7 +187,7 @@ func TestEnsureFromManyProcesses(t *testing.T) {
 			t.Errorf("a process had maps %q, want %q", line, want)
 		}
 	}
-	if pins := pinsBelow(t, base); len(pins) != 1+len(allPins) {
+	if pins := pinsBelow(t, base); len(pins) != 1+len(allPins(t)) {
 		t.Errorf("pins: %q", pins)
 	}
 }

@@ -134,7 +134,7 @@ func TestKilledWhileReplacing(t *testing.T) {
 			if err := os.Remove(tagsPin(i.Dir(), "vtorn")); err != nil {
 				t.Error(err)
 			}
-			if pins := pinsBelow(t, base); len(pins) != 1+len(allPins)+1 {
+			if pins := pinsBelow(t, base); len(pins) != 1+len(allPins(t))+1 {
 				t.Errorf("pins: %q", pins)
 			}
 			remove(t, i)

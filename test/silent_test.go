@@ -38,6 +38,7 @@ func TestSilentTunnels(t *testing.T) {
 	if err != nil {
 		t.Fatalf("%s: %v", silentPage, err)
 	}
+	all = showable(t, all)
 	s := newSilence(t)
 	happenings := s.happenings()
 	for i := range all {
@@ -73,6 +74,23 @@ func TestSilentTunnels(t *testing.T) {
 	if n := strings.Count(page, "\n"); n > 170 {
 		t.Errorf("%s has %d lines, at most 170 are allowed", silentPage, n)
 	}
+}
+
+var readsTable = regexp.MustCompile(`\$pins/(sas|peers|stats)\b`)
+
+// showable are the steps that this kernel lets be seen: without BPF iterators
+// there are no tables to read.
+func showable(t *testing.T, all []step) []step {
+	t.Helper()
+	if *update {
+		require.Have(t, "iter") // or lines of the page would stay as they were
+	}
+	if require.Has(t, "iter") {
+		return all
+	}
+	shown := slices.DeleteFunc(slices.Clone(all), func(s step) bool { return readsTable.MatchString(s.text) })
+	t.Logf("%s: %d lines that read a table are left out: this kernel refuses BPF iterators", silentPage, len(all)-len(shown))
+	return shown
 }
 
 func plainLines(lines []string) (out []string) {

@@ -49,6 +49,23 @@ func probeBPF() error {
 	return prog.Close()
 }
 
+// probeIterator loads the smallest program that walks a map: a kernel may allow
+// XDP and refuse all that belong to tracing.
+func probeIterator() error {
+	prog, err := ebpf.NewProgram(&ebpf.ProgramSpec{
+		Name:         "ikepulse_probe",
+		Type:         ebpf.Tracing,
+		AttachType:   ebpf.AttachTraceIter,
+		AttachTo:     "bpf_map_elem",
+		Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, 0), asm.Return()},
+		License:      "Dual BSD/GPL",
+	})
+	if err != nil {
+		return err
+	}
+	return prog.Close()
+}
+
 // probeStrongSwan wants charon with user-space ESP, and swanctl to steer it.
 func probeStrongSwan() error {
 	_, control := exec.LookPath("swanctl")

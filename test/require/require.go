@@ -6,7 +6,6 @@ package require
 
 import (
 	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -27,6 +26,7 @@ var probes = map[string]func() error{
 	"netns":      sync.OnceValue(probeNetns),
 	"tun":        sync.OnceValue(probeTUN),
 	"bpf":        sync.OnceValue(probeBPF),
+	"iter":       sync.OnceValue(probeIterator),
 	"strongswan": sync.OnceValue(probeStrongSwan),
 	"vm":         sync.OnceValue(vm.Available),
 	"bpftool":    sync.OnceValue(probeBpftool),
@@ -34,30 +34,43 @@ var probes = map[string]func() error{
 }
 
 // Have skips the test unless the machine has everything named by words: root,
-// netns, tun, bpf, strongswan, bpftool, cases. It fails the test instead when a missing
-// word is listed in IKEPULSE_REQUIRE, and for a word it does not know.
+// netns, tun, bpf, iter (bpf allows programs, iter also BPF iterators, which some
+// kernels refuse), strongswan, bpftool, vm, cases. It fails the test instead when
+// a missing word is listed in IKEPULSE_REQUIRE, and for a word it does not know.
+// The words come before the reasons: test/tally reads them.
 func Have(t testing.TB, words ...string) {
 	t.Helper()
-	var missing []string
+	var missing, reasons []string
 	for _, word := range words {
-		probe, ok := probes[word]
-		if !ok {
-			t.Fatalf("require: no probe for %q", word)
-			return
+		if err := lack(t, word); err != nil {
+			missing, reasons = append(missing, word), append(reasons, err.Error())
 		}
-		err := probe()
-		if err == nil {
-			continue
-		}
-		if promised(word) {
-			t.Fatalf("%s is promised by %s, but: %v", word, environment, err)
-			return
-		}
-		missing = append(missing, fmt.Sprintf("%s (%v)", word, err))
 	}
 	if len(missing) > 0 {
-		t.Skipf("needs %s", strings.Join(missing, ", "))
+		t.Skipf("needs %s (%s)", strings.Join(missing, ", "), strings.Join(reasons, "; "))
 	}
+}
+
+// Has reports whether the machine has what word names, for a test that runs
+// either way and expects different things. It fails the test where Have does.
+func Has(t testing.TB, word string) bool {
+	t.Helper()
+	return lack(t, word) == nil
+}
+
+// lack says why the machine does not have what word names, and fails the test
+// if it was promised.
+func lack(t testing.TB, word string) error {
+	t.Helper()
+	probe, ok := probes[word]
+	if !ok {
+		t.Fatalf("require: no probe for %q", word)
+	}
+	err := probe()
+	if err != nil && promised(word) {
+		t.Fatalf("%s is promised by %s, but: %v", word, environment, err)
+	}
+	return err
 }
 
 // Cases returns the folder of captures and vectors that live outside the

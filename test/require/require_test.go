@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 )
@@ -17,9 +18,27 @@ type verdict struct {
 
 func (v *verdict) Helper() {}
 
-func (v *verdict) Skipf(format string, args ...any) { v.skipped = fmt.Sprintf(format, args...) }
+func (v *verdict) Skipf(format string, args ...any) {
+	v.skipped = fmt.Sprintf(format, args...)
+	runtime.Goexit()
+}
 
-func (v *verdict) Fatalf(format string, args ...any) { v.failed = fmt.Sprintf(format, args...) }
+func (v *verdict) Fatalf(format string, args ...any) {
+	v.failed = fmt.Sprintf(format, args...)
+	runtime.Goexit()
+}
+
+// judged is how a test would have ended after that.
+func judged(t *testing.T, test func(testing.TB)) *verdict {
+	v := &verdict{TB: t}
+	ended := make(chan struct{})
+	go func() { // ends with the test
+		defer close(ended)
+		test(v)
+	}()
+	<-ended
+	return v
+}
 
 func withProbe(t *testing.T, word string, err error) {
 	probes[word] = func() error { return err }
@@ -43,8 +62,7 @@ func TestHave(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Setenv(environment, tt.promise)
-			v := &verdict{TB: t}
-			Have(v, tt.word)
+			v := judged(t, func(t testing.TB) { Have(t, tt.word) })
 			if !strings.HasPrefix(v.skipped, tt.skipped) || (tt.skipped == "") != (v.skipped == "") {
 				t.Errorf("skipped %q, want %q", v.skipped, tt.skipped)
 			}
@@ -60,10 +78,43 @@ func TestHavePromisedAfterMissing(t *testing.T) {
 	withProbe(t, "absent", errors.New("broken"))
 	withProbe(t, "pledged", errors.New("broken too"))
 	t.Setenv(environment, "pledged")
-	v := &verdict{TB: t}
-	Have(v, "absent", "pledged")
+	v := judged(t, func(t testing.TB) { Have(t, "absent", "pledged") })
 	if v.failed == "" {
 		t.Errorf("not failed; skipped %q", v.skipped)
+	}
+}
+
+// Words come first, whatever the reasons look like.
+func TestHaveSeveral(t *testing.T) {
+	withProbe(t, "absent", errors.New("broken, absentee (no)"))
+	withProbe(t, "gone", errors.New("lost"))
+	v := judged(t, func(t testing.TB) { Have(t, "absent", "gone") })
+	if want := "needs absent, gone (broken, absentee (no); lost)"; v.skipped != want {
+		t.Errorf("skipped %q, want %q", v.skipped, want)
+	}
+}
+
+// A test that runs with and without is told which, and never skipped.
+func TestHas(t *testing.T) {
+	withProbe(t, "here", nil)
+	withProbe(t, "absent", errors.New("broken"))
+	for _, c := range []struct {
+		promise, word string
+		want          bool
+		failed        string
+	}{
+		{"", "here", true, ""},
+		{"here", "here", true, ""},
+		{"", "absent", false, ""},
+		{"absent", "absent", false, "absent is promised"},
+		{"", "unheard-of", false, "no probe"},
+	} {
+		t.Setenv(environment, c.promise)
+		var has bool
+		v := judged(t, func(t testing.TB) { has = Has(t, c.word) })
+		if has != c.want || v.skipped != "" || !strings.Contains(v.failed, c.failed) || (c.failed == "") != (v.failed == "") {
+			t.Errorf("%+v: %v, skipped %q, failed %q", c, has, v.skipped, v.failed)
+		}
 	}
 }
 

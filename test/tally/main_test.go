@@ -48,3 +48,38 @@ func TestTelling(t *testing.T) {
 		t.Errorf("%v: %q", err, got)
 	}
 }
+
+// A skip is accepted if another kernel runs the test: of a package that is tested
+// there, for want of that alone, and not by a test that only speaks of it.
+func TestElsewhere(t *testing.T) {
+	for _, c := range []struct {
+		pkg, said string
+		accepted  bool
+	}{
+		{"bpf", "    tables_test.go:27: needs iter (load program: operation not permitted)", true},
+		{"loader", "        main_test.go:9: needs iter (no, really)", true},
+		{"loader/ethtool", "    a_test.go:27: needs iter (operation not permitted)", false},
+		{"bpf", "    tables_test.go:27: needs iter, root (operation not permitted; effective uid is 1)", false},
+		{"bpf", "    tables_test.go:27: needs root, iter (effective uid is 1; operation not permitted)", false},
+		{"bpf", "    tables_test.go:27: needs cases (no file: needs iter (x))", false},
+		{"bpf", "    tables_test.go:27: too slow here", false},
+		{"bpf", "", false},
+	} {
+		of := `"Package":"` + module + c.pkg + `","Test":"TestA"`
+		in := `{"Action":"output",` + of + `,"Output":"` + c.said + `\n"}` + "\n" + `{"Action":"skip",` + of + "}\n"
+		var out strings.Builder
+		tally := newTally(&out)
+		tally.elsewhere = readElsewhere("iter:bpf,loader")
+		err := tally.run(strings.NewReader(in), nil, true)
+		if (err == nil) != c.accepted {
+			t.Errorf("%s, %q: %v", c.pkg, c.said, err)
+		}
+		told := strings.Contains(out.String(), "1 skipped, of which 1 need nothing but iter: make test-vm runs them\n")
+		if !strings.Contains(out.String(), c.said) || told != c.accepted {
+			t.Errorf("%s, %q: shown as %q", c.pkg, c.said, out.String())
+		}
+		if err := newTally(&out).run(strings.NewReader(in), nil, true); err == nil {
+			t.Errorf("%s, %q: accepted though nothing runs elsewhere", c.pkg, c.said)
+		}
+	}
+}

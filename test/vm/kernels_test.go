@@ -29,7 +29,7 @@ var (
 var suites = []struct {
 	pkg      string
 	attaches bool
-}{{"bpf", false}, {"maps", false}, {"cmd/internal/replay", false}, {"loader", true}, {"ike/xfrm", true}, {"test/vm/inside", true}}
+}{{"test/require", false}, {"bpf", false}, {"maps", false}, {"cmd/internal/replay", false}, {"loader", true}, {"ike/xfrm", true}, {"test/vm/inside", true}}
 
 // suite is a package's compiled tests.
 type suite struct {
@@ -54,7 +54,7 @@ func TestKernels(t *testing.T) {
 		shared := t.TempDir()
 		runGuest(t, k, vm.Guest{
 			Command: []string{"sh", "-c", script(t, all)},
-			Env:     append(environment("root", "bpf", "netns", "tun", "strongswan"), "IKEPULSE_PRODUCT="+product, "IKEPULSE_LIBRESWAN="+libreswan),
+			Env:     append(environment("root", "bpf", "iter", "netns", "tun", "strongswan"), "IKEPULSE_PRODUCT="+product, "IKEPULSE_LIBRESWAN="+libreswan),
 			Shared:  shared,
 			// What ESP needs comes by itself, but not before the first handshake times out.
 			Modules: []string{"tun", "veth", "xfrm_user", "esp4", "gcm", "ghash_generic", "seqiv", "aesni_intel", "cryptd", "vmxnet3", "virtio_net"},

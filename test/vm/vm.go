@@ -1,6 +1,6 @@
 // Package vm boots Debian's kernels in a virtual machine, for what the
-// machine's own kernel lacks or forbids: kernel ESP, fentry programs, and the
-// oldest kernels that are supported. A guest sees the host's file system at
+// machine's own kernel lacks or forbids: kernel ESP, fentry programs and BPF
+// iterators, and the oldest kernels that are supported. A guest sees the host's file system at
 // the host's paths, read-only, and one shared folder that both write; so a
 // static test binary, Debian's strongSwan or a shell script run in it as they
 // are, and its network is its own.
