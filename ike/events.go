@@ -125,6 +125,12 @@ func (h *hub) surge(s shard.Surge) {
 func (h *hub) run(stop <-chan struct{}) {
 	for {
 		select {
+		case s := <-h.surges: // before the many events that it brings
+			h.log.surge(s)
+			continue
+		default:
+		}
+		select {
 		case ev := <-h.in:
 			h.hand(ev)
 			runtime.Gosched() // a log can wait, where it shares a processor with the loops
@@ -137,7 +143,7 @@ func (h *hub) run(stop <-chan struct{}) {
 		case s := <-h.surges:
 			h.log.surge(s)
 		case <-stop:
-			if len(h.in) == 0 {
+			if len(h.in) == 0 && len(h.surges) == 0 {
 				h.end()
 				return
 			}

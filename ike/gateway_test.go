@@ -246,6 +246,28 @@ func TestNoKeyIsLogged(t *testing.T) {
 	})
 }
 
+// What is told before the end is logged, however much there is.
+func TestHubEndsLast(t *testing.T) {
+	var out bytes.Buffer
+	h := newHub(slog.New(slog.NewTextHandler(&out, nil)))
+	for range surgeBuffer {
+		h.surge(shard.Surge{})
+	}
+	for range 100 {
+		h.sink(shard.Event{Kind: sa.Established})
+	}
+	stop := make(chan struct{})
+	close(stop)
+	h.run(stop)
+	got := out.String()
+	if n := strings.Count(got, "surge: everybody"); n != surgeBuffer || strings.Count(got, "msg=established") != 100 {
+		t.Errorf("%d surges are logged, and %d events", n, strings.Count(got, "msg=established"))
+	}
+	if strings.LastIndex(got, "surge: everybody") > strings.Index(got, "msg=established") {
+		t.Error("a surge waits behind its events")
+	}
+}
+
 // A surge is a line at its beginning and one at its end.
 func TestSurgeIsLogged(t *testing.T) {
 	var out bytes.Buffer

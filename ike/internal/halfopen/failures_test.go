@@ -39,15 +39,3 @@ func TestFailures(t *testing.T) {
 	now = now.Add(forgetAfter)
 	want("after it", f.Failed(now, v4(4), "carl"), 0)
 }
-
-// TestFailuresTakeNoMemory: as many as anybody likes, in the same tables.
-func TestFailuresTakeNoMemory(t *testing.T) {
-	f := NewFailures()
-	n := uint32(0)
-	if allocated := testing.AllocsPerRun(10000, func() {
-		n++
-		f.Failed(began, v4(n), "anna")
-	}); allocated > 0 {
-		t.Errorf("%v allocations each", allocated)
-	}
-}

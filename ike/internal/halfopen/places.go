@@ -58,9 +58,9 @@ const (
 	// refusedFor is how long a refused public value keeps its place, so that
 	// bad values cannot be tried one after the other.
 	refusedFor = 10 * time.Second
-	// declinedFor is the same for an offer that cannot be taken, or another
-	// group that is wanted. That costs no key exchange, but more than a cookie;
-	// so many of them are a reason for cookies, too.
+	// declinedFor is how long an offer that cannot be taken keeps its place, or
+	// one whose group is not ours, if it came without a cookie. That costs no
+	// key exchange, but more than a cookie: many of them are a reason for one.
 	declinedFor = time.Second
 	// completionFactor is how many times PerSource a source may come to have,
 	// and Max/completionShare is the most.
@@ -166,7 +166,7 @@ func (p *Places) Admit(now mono.Time, key Key, proven bool) (v Verdict, place, v
 			return SourceFull, nil, nil
 		}
 	} else if len(p.byKey) >= p.limits.Max {
-		if victim = oldest(now, &p.answered, evictableAfter); victim == nil || !proven {
+		if victim = p.oldestOfAll(now); victim == nil || !proven {
 			return Full, nil, nil
 		}
 	}
@@ -176,9 +176,9 @@ func (p *Places) Admit(now mono.Time, key Key, proven bool) (v Verdict, place, v
 	return Accept, p.add(key, from, proven), victim
 }
 
-// again is a retransmission. One whose SA still waits for its answer, and whose
-// sender has shown no cookie, is asked for one if everybody is: with it he comes
-// before those who have shown none.
+// again is a retransmission. Where cookies are demanded, the sender of one whose
+// SA still waits for its answer is asked for his: with it he comes before those
+// who have shown none.
 func (p *Places) again(now mono.Time, place *Place, proven bool) Verdict {
 	switch {
 	case place.state == refused:
@@ -236,6 +236,14 @@ func (p *Places) patience(now mono.Time, from source) time.Duration {
 	return evictableAfter
 }
 
+// oldestOfAll is one that was refused before one that may still come back.
+func (p *Places) oldestOfAll(now mono.Time) *Place {
+	if victim := oldest(now, &p.refused, evictableAfter); victim != nil {
+		return victim
+	}
+	return oldest(now, &p.answered, evictableAfter)
+}
+
 // oldest is the one that has been idle for longest, if that is so long.
 func oldest(now mono.Time, idle *list.List, long time.Duration) *Place {
 	if e := idle.Front(); e != nil {
@@ -266,8 +274,14 @@ func (p *Places) Answered(now mono.Time, place *Place) { p.rest(now, place, answ
 func (p *Places) Refuse(now mono.Time, place *Place) { p.rest(now, place, refused, &p.refused) }
 
 // Decline tells that a first message is answered with a refusal. Its SA goes; the
-// place stays taken for a moment.
-func (p *Places) Decline(now mono.Time, place *Place) { p.rest(now, place, refused, &p.declined) }
+// place of somebody who has shown no cookie stays taken for a moment.
+func (p *Places) Decline(now mono.Time, place *Place) {
+	if place.proven {
+		p.Done(place)
+		return
+	}
+	p.rest(now, place, refused, &p.declined)
+}
 
 func (p *Places) rest(now mono.Time, place *Place, state placeState, among *list.List) {
 	if place.state != waiting {

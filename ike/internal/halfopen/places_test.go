@@ -202,9 +202,19 @@ func TestKnownIsAskedForACookie(t *testing.T) {
 	want("everybody is", false, DemandCookie)
 	want("here it is", true, Known)
 	want("once more without it, on its way", false, Known)
+	want("and once more", false, Known)
 	d.places.Done(place)
 	d.places.Admit(d.now, key, true)
 	want("a new one that came with it", false, Known)
+	// Being asked again is a reason, too.
+	key = d.key(v4(9))
+	_, place, _ = d.places.Admit(d.now.Add(demandTime), key, false)
+	d.places.demand.of(d.now.Add(demandTime), place.source)
+	d.now = d.now.Add(2*demandTime - 1)
+	want("at the end of the demand", false, DemandCookie)
+	d.now++
+	want("after it", false, DemandCookie)
+	d.places.Done(place)
 	key = d.key(v4(2))
 	d.now = d.now.Add(demandTime)
 	_, place, _ = d.places.Admit(d.now, key, false)
@@ -428,6 +438,42 @@ func TestManySmallSources(t *testing.T) {
 	if n := d.places.allowed(d.now, sourceOf(v4(1))); n < 4+180 {
 		t.Errorf("%d places are allowed, want nearly %d", n, 4+200)
 	}
+	// A minute later they still take it away, and at last it is another's.
+	d.now = d.now.Add(completionTime)
+	e := d.places.completions.entry(sourceOf(v4(1)))
+	for range 300 {
+		before := e.aged(d.now).before
+		other := source{bits: 1 << 40}
+		for d.places.completions.entry(other) != e {
+			other.bits++
+		}
+		d.places.completions.add(d.now, other)
+		if after := e.aged(d.now); after.source == sourceOf(v4(1)) && after.before != before-1 {
+			t.Fatalf("%d are left of %d", after.before, before)
+		}
+	}
+	if n := d.places.allowed(d.now, sourceOf(v4(1))); n != 4 {
+		t.Errorf("%d places are allowed in the end, want 4", n)
+	}
+}
+
+// TestRefusedValuesFillNothing: many sources that show cookies and send values
+// that are none take all places, but not from those who have shown theirs.
+func TestRefusedValuesFillNothing(t *testing.T) {
+	d := newDesk(t, Limits{CookiesFrom: 10, PerSource: 5, Max: 50})
+	for n := range uint32(50) {
+		p, _ := d.admit("a bad value", v4(n), true, Accept)
+		d.places.Refuse(d.now, p)
+	}
+	d.now = d.now.Add(evictableAfter - 1)
+	d.admit("nobody is old enough", v4(1000), true, Full)
+	d.now++
+	for n := range uint32(50) {
+		if _, victim := d.admit("with a cookie", v4(1000+n), true, Accept); victim == nil || victim.source != sourceOf(v4(n)) {
+			t.Fatalf("client %d takes the place of %v", n, victim)
+		}
+	}
+	d.admit("all are taken by others now", v4(2000), true, Full)
 }
 
 // TestDeclinedOffers: many of them are a reason for cookies, of all and of one
@@ -450,15 +496,15 @@ func TestDeclinedOffers(t *testing.T) {
 		t.Errorf("spoofed: %v", got)
 	}
 	clear(got)
-	for range 1000 {
+	for range 1000 { // a carrier's NAT whose clients all guess another group first
 		got[decline(v4(5000), true)]++
 	}
-	if got[Accept] != 5 || got[SourceFull] != 995 {
+	if got[Accept] != 1000 {
 		t.Errorf("of one source with a cookie: %v", got)
 	}
 	d.now = d.now.Add(declinedFor - 1)
-	if n := d.places.Taken(d.now); n != 15 {
-		t.Errorf("%d places are taken, want 15", n)
+	if n := d.places.Taken(d.now); n != 10 {
+		t.Errorf("%d places are taken, want 10", n)
 	}
 	d.now++
 	if n := d.places.Taken(d.now); n != 0 {

@@ -151,7 +151,7 @@ func (s *SA) versionOf(data []byte) (version, bool) {
 	return v, bytes.Equal(data, s.inVersion(v))
 }
 
-// noteVersion reports whether a version is new, and keeps so many.
+// noteVersion reports whether a version is new, and keeps it while there is room.
 func (s *SA) noteVersion(v version) bool {
 	same := func(o version) bool { return bytes.Equal(o, v) && (o == nil) == (v == nil) }
 	if slices.ContainsFunc(s.hs.versions, same) {

@@ -61,12 +61,13 @@ type workers struct {
 	clock func() mono.Time
 	max   int // bytes
 
-	mu      sync.Mutex
-	some    sync.Cond // there is a job, or the end
-	ended   bool
-	waiting [numRanks]turns // some of the jobs taken, or of another rank by now
-	jobs    int
-	bytes   int
+	mu       sync.Mutex
+	some     sync.Cond // there is a job, or the end
+	ended    bool
+	waiting  [numRanks]turns // some of the jobs taken
+	jobs     int
+	bytes    int
+	unproven int // of bytes, those of that rank
 
 	panics atomic.Uint64
 }
@@ -82,27 +83,40 @@ func newWorkers(maxBytes int, rand io.Reader, clock func() mono.Time) *workers {
 func (w *workers) offer(j *job) (ok bool, shed []*job) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	for w.bytes+j.size > w.max && j.rank != rankUnproven && w.head(rankUnproven) != nil {
-		shed = append(shed, w.take(rankUnproven))
+	room := w.max - w.bytes
+	if j.rank != rankUnproven {
+		room += w.unproven
 	}
-	if w.bytes+j.size > w.max {
-		return false, shed
+	if j.size > room {
+		return false, nil
+	}
+	for w.bytes+j.size > w.max {
+		shed = append(shed, w.take(rankUnproven))
 	}
 	w.jobs++
 	w.bytes += j.size
+	if j.rank == rankUnproven {
+		w.unproven += j.size
+	}
 	w.waiting[j.rank].push(j)
 	w.some.Signal()
 	return true, shed
 }
 
-// promote lets a job come before those who have shown no cookie.
-func (w *workers) promote(j *job) {
+// promote lets a job come before those who have shown no cookie: as another one,
+// which it returns, so that nothing large is left in their queue.
+func (w *workers) promote(j *job) *job {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if !j.taken && j.rank == rankUnproven {
-		j.rank = rankProven
-		w.waiting[rankProven].push(j)
+	if j.taken || j.rank != rankUnproven {
+		return j
 	}
+	proven := *j
+	proven.rank = rankProven
+	w.unproven -= j.size
+	*j = job{taken: true}
+	w.waiting[rankProven].push(&proven)
+	return &proven
 }
 
 // cancel forgets a job whose SA is gone.
@@ -118,12 +132,15 @@ func (w *workers) settle(j *job) {
 		j.taken = true
 		w.jobs--
 		w.bytes -= j.size
+		if j.rank == rankUnproven {
+			w.unproven -= j.size
+		}
 	}
 }
 
 // head is the next job of a rank, nil if there is none.
 func (w *workers) head(r rank) *job {
-	return w.waiting[r].first(func(j *job) bool { return !j.taken && j.rank == r })
+	return w.waiting[r].first(func(j *job) bool { return !j.taken })
 }
 
 // take is head, taken out.
@@ -147,9 +164,9 @@ func (w *workers) next() (j *job, late bool) {
 	return nil, false
 }
 
-// choose finds the rank whose turn it is: one whose first job is too late, so
-// that it does not wait for ever behind those that come before it, or else the
-// first that has a job.
+// choose finds the rank whose turn it is: one whose next job is too late, which
+// then does not wait behind the ranks before it, or else the first that has a
+// job.
 func (w *workers) choose() (r rank, late, ok bool) {
 	now := w.clock()
 	for r := rankProven; r < numRanks; r++ {

@@ -77,8 +77,11 @@ func TestJobsArePromoted(t *testing.T) {
 		jobs = append(jobs, j)
 		w.offer(j)
 	}
-	w.promote(jobs[2])
-	w.promote(jobs[2])
+	old := jobs[2]
+	jobs[2] = w.promote(jobs[2])
+	jobs[2] = w.promote(jobs[2])
+	w.promote(old)
+	w.cancel(old)
 	w.cancel(jobs[0])
 	w.cancel(jobs[0])
 	if n, _ := w.backlog(0); n != 3 || w.bytes != 3*jobBytes {
@@ -91,8 +94,22 @@ func TestJobsArePromoted(t *testing.T) {
 	}
 	w.promote(jobs[1]) // it is being done
 	w.cancel(jobs[1])
-	if n, oldest := w.backlog(0); n != 0 || oldest != 0 || w.bytes != 0 {
+	if n, oldest := w.backlog(0); n != 0 || oldest != 0 || w.bytes != 0 || w.unproven != 0 {
 		t.Errorf("at the end %d wait for %v with %d bytes", n, oldest, w.bytes)
+	}
+}
+
+// Nothing is shed for a job that finds no room all the same.
+func TestNothingIsShedInVain(t *testing.T) {
+	w := newWorkers(10, nil, atBoot)
+	for _, r := range []rank{rankProven, rankUnproven} {
+		w.offer(&job{rank: r, size: 5})
+	}
+	if ok, shed := w.offer(&job{rank: rankProven, size: 6}); ok || len(shed) != 0 {
+		t.Errorf("%v, %d shed", ok, len(shed))
+	}
+	if ok, shed := w.offer(&job{rank: rankProven, size: 5}); !ok || len(shed) != 1 || w.bytes != 10 || w.unproven != 0 {
+		t.Errorf("%v, %d shed, %d bytes, %d unproven", ok, len(shed), w.bytes, w.unproven)
 	}
 }
 
@@ -202,6 +219,44 @@ func TestBacklogDemandsCookies(t *testing.T) {
 		w.site(clientAddr, 1, home("anna@example.org")).initiate()
 		if waited := time.Since(began); waited > time.Second || gateway.status().Handshakes.Waiting < before-6 {
 			t.Errorf("with a cookie: up after %v, and %d still wait", waited, gateway.status().Handshakes.Waiting)
+		}
+	})
+}
+
+// Who waits without a cookie and shows it when he is asked comes before those
+// who do not; and the job of an SA that is gone is nobody's.
+func TestCookieBringsForward(t *testing.T) {
+	inBubble(t, func(w *world) {
+		gateway := w.site(gatewayAddr, 1, roadwarriors(), func(c *Config) { c.Workers, c.HalfOpen = 1, 10*time.Second })
+		gateway.group.workers.rand = slowly{gateway.conf.Rand, time.Second}
+		from := func(n int) string { return fmt.Sprintf("203.0.113.%d:500", n) }
+		for i := range 40 {
+			gateway.group.DeliverIKE(packetsTo(gateway, from(10+i), initRequest(t, uint64(i+1))))
+		}
+		mine := initRequest(t, 100)
+		gateway.group.DeliverIKE(packetsTo(gateway, from(100), mine))
+		w.after(1500 * time.Millisecond)
+		gateway.group.gate.press(w.now())
+		before := gateway.held().sent
+		gateway.group.DeliverIKE(packetsTo(gateway, from(100), mine))
+		if gateway.held().sent == before || gateway.status().Counters["cookies_demanded"] != 1 {
+			t.Error("he is not asked for a cookie")
+		}
+		answered := 0
+		w.tap = func(p wire.Packet) {
+			if p.Remote.String() == from(100) {
+				answered++
+			}
+		}
+		gateway.group.DeliverIKE(packetsTo(gateway, from(100), gateway.withCookie(mine, from(100))))
+		w.after(2 * time.Second)
+		if answered != 1 {
+			t.Errorf("two seconds later he has %d answers", answered)
+		}
+		// The others are too late for their SAs; nothing is computed for them.
+		w.after(20 * time.Second)
+		if st := gateway.status(); st.Handshakes.Waiting != 0 || st.Counters["ike_sent"] > 14 {
+			t.Errorf("%d still wait, %d sent", st.Handshakes.Waiting, st.Counters["ike_sent"])
 		}
 	})
 }

@@ -147,7 +147,7 @@ func (s *Shard) onFirstAgain(now mono.Time, p wire.Packet, place *halfopen.Place
 	if pd := e.pending; proven && !pd.proven {
 		pd.proven = true
 		if pd.job != nil {
-			s.group.workers.promote(pd.job)
+			pd.job = s.group.workers.promote(pd.job)
 		}
 	}
 	if s.handle(now, e, p) != nil {

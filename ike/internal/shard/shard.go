@@ -161,7 +161,7 @@ func (s *Shard) sleep(now mono.Time) mono.Time {
 		if at := s.wokenAt.Load(); at != 0 {
 			return mono.Time(at)
 		}
-		return s.conf.Clock() // it came while the turn began, and has been done
+		return s.conf.Clock() // it came as the turn began, and has been done
 	case <-s.alarm:
 		at := s.alarmAt
 		s.alarmAt = 0

@@ -12,9 +12,9 @@ const espHead = 8
 
 // ESP is the cipher of one direction of a Child SA. It is keyed by its first
 // packet: most tunnels of a gateway carry nothing when they come up together,
-// and an AES-GCM takes 1.3 kB. Other than the keys of SK, which are used a few
-// times an hour, it stays keyed then: it is on the path of each packet. It
-// belongs to one goroutine, and redacts itself.
+// and an AES-GCM takes 1.3 kB. Unlike the keys of SK, which are used a few times
+// an hour, it then stays keyed: it is on the path of each packet. It belongs to
+// one goroutine, and redacts itself.
 type ESP struct {
 	choice      Choice
 	encr, integ Key    // until the first packet
