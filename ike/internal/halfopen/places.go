@@ -14,7 +14,7 @@ import (
 // Limits are counts of half-open SAs. They take nothing away from tunnels that
 // are up.
 type Limits struct {
-	CookiesFrom int // from here on everybody must show a cookie
+	CookiesFrom int // from here on everybody must show a cookie; at most Max
 	PerSource   int // never more than this of one source that completes none
 	Max         int // nor of all
 }
@@ -159,14 +159,16 @@ func (p *Places) Admit(now mono.Time, key Key, proven bool) (v Verdict, place, v
 	if !proven && p.wantsCookie(now, from) {
 		return DemandCookie, nil, nil
 	}
+	// Whoever would need another's place has shown a cookie: both limits are
+	// above those from which it is demanded.
 	have := p.sources[from]
 	if have != nil && have.places >= p.allowed(now, from) {
-		if victim = oldest(now, &have.idle, p.patience(now, from)); victim == nil || !proven {
+		if victim = oldest(now, &have.idle, p.patience(now, from)); victim == nil {
 			have.turnedAway++
 			return SourceFull, nil, nil
 		}
 	} else if len(p.byKey) >= p.limits.Max {
-		if victim = p.oldestOfAll(now); victim == nil || !proven {
+		if victim = p.oldestOfAll(now); victim == nil {
 			return Full, nil, nil
 		}
 	}

@@ -247,7 +247,7 @@ func TestEviction(t *testing.T) {
 			d.places.Answered(d.now, held[1])
 			d.now = d.now.Add(time.Second)
 			d.places.Answered(d.now, held[0])
-			d.now = d.now.Add(evictableAfter - time.Second - 1)
+			d.now = d.now.Add(time.Second - 1)
 			d.admit("answered just now", v4(1), true, tt.full)
 			d.now++
 			d.admit("without a cookie", v4(1), false, DemandCookie)
@@ -465,7 +465,7 @@ func TestRefusedValuesFillNothing(t *testing.T) {
 		p, _ := d.admit("a bad value", v4(n), true, Accept)
 		d.places.Refuse(d.now, p)
 	}
-	d.now = d.now.Add(evictableAfter - 1)
+	d.now = d.now.Add(2*time.Second - 1)
 	d.admit("nobody is old enough", v4(1000), true, Full)
 	d.now++
 	for n := range uint32(50) {
