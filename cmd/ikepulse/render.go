@@ -80,8 +80,8 @@ func (p *page) handshakes(st *ike.Status) {
 	}
 	for _, s := range h.Sources {
 		if s.TurnedAway > 0 {
-			p.line("limited", "%s has %s half-open of the %s that it may have (half_open.per_source: %d), %s turned away",
-				s.Source, thousands(s.HalfOpen), thousands(s.Allowed), h.PerSource, thousands(s.TurnedAway))
+			p.line("limited", "%s: %s turned away in the last minutes; it has %s half-open of the %s that it may have (half_open.per_source: %d)",
+				s.Source, thousands(s.TurnedAway), thousands(s.HalfOpen), thousands(s.Allowed), h.PerSource)
 		}
 	}
 	if len(st.LagMaxUS) > 0 {

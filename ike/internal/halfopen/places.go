@@ -128,13 +128,13 @@ type Places struct {
 	answered    list.List // of *Place, the longest answered first
 	refused     list.List // of *Place, the longest refused first
 	declined    list.List // likewise
+	limited     limited
 }
 
 // perSource is what one source has.
 type perSource struct {
-	places     int
-	idle       list.List // of *Place, answered or refused, the longest first
-	turnedAway uint64
+	places int
+	idle   list.List // of *Place, answered or refused, the longest first
 }
 
 // NewPlaces returns places that are all free.
@@ -164,7 +164,7 @@ func (p *Places) Admit(now mono.Time, key Key, proven bool) (v Verdict, place, v
 	have := p.sources[from]
 	if have != nil && have.places >= p.allowed(now, from) {
 		if victim = oldest(now, &have.idle, p.patience(now, from)); victim == nil {
-			have.turnedAway++
+			p.limited.turnAway(now, from)
 			return SourceFull, nil, nil
 		}
 	} else if len(p.byKey) >= p.limits.Max {
@@ -346,31 +346,42 @@ type FromSource struct {
 	Source     string `json:"source"` // an IPv4 address, or an IPv6 /64
 	HalfOpen   int    `json:"half_open"`
 	Allowed    int    `json:"allowed"`     // half_open.per_source, and one for each that it has completed of late
-	TurnedAway uint64 `json:"turned_away"` // first messages beyond that
+	TurnedAway uint64 `json:"turned_away"` // first messages beyond that, in the last minutes
 }
 
-// Largest are the n sources that have most, those first that were turned away.
+// Largest are the sources that were turned away of late, the most often first,
+// and then those that have most, n in all.
 func (p *Places) Largest(now mono.Time, n int) []FromSource {
-	type entry struct {
-		source source
-		*perSource
-	}
-	larger := func(a, b entry) int {
-		return cmp.Or(cmp.Compare(b.turnedAway, a.turnedAway), cmp.Compare(b.places, a.places))
-	}
-	var largest []entry
-	for s, have := range p.sources {
-		e := entry{s, have}
-		if len(largest) == n && larger(largest[n-1], e) <= 0 {
-			continue
+	p.limited = p.limited.recent(now)
+	shown := make([]FromSource, 0, n)
+	show := func(s source, turnedAway uint64) {
+		f := FromSource{Source: s.String(), Allowed: p.allowed(now, s), TurnedAway: turnedAway}
+		if have := p.sources[s]; have != nil {
+			f.HalfOpen = have.places
 		}
-		at, _ := slices.BinarySearchFunc(largest, e, larger)
-		largest = slices.Insert(largest, at, e)
-		largest = largest[:min(len(largest), n)]
+		shown = append(shown, f)
 	}
-	shown := make([]FromSource, len(largest))
-	for i, e := range largest {
-		shown[i] = FromSource{e.source.String(), e.places, p.allowed(now, e.source), e.turnedAway}
+	often := slices.SortedFunc(slices.Values(p.limited), func(a, b limitedSource) int { return cmp.Compare(b.times, a.times) })
+	for _, l := range often[:min(len(often), n)] {
+		show(l.source, l.times)
+	}
+	for _, s := range p.most(n - len(shown)) {
+		show(s, 0)
 	}
 	return shown
+}
+
+// most are the n sources that have most places and were not turned away.
+func (p *Places) most(n int) (largest []source) {
+	more := func(a, b source) int { return cmp.Compare(p.sources[b].places, p.sources[a].places) }
+	for s := range p.sources {
+		if n == 0 || len(largest) == n && more(largest[n-1], s) <= 0 ||
+			slices.ContainsFunc(p.limited, func(l limitedSource) bool { return l.source == s }) {
+			continue
+		}
+		at, _ := slices.BinarySearchFunc(largest, s, more)
+		largest = slices.Insert(largest, at, s)
+		largest = largest[:min(len(largest), n)]
+	}
+	return largest
 }

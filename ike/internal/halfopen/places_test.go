@@ -90,6 +90,41 @@ func TestPlaces(t *testing.T) {
 	}
 }
 
+// TestLimitedAreNamed: who was turned away is named for some minutes, also when
+// he has nothing half-open any more; of many those of late, the most often first.
+func TestLimitedAreNamed(t *testing.T) {
+	d := newDesk(t, Limits{CookiesFrom: 1000, PerSource: 1, Max: 1000})
+	turnAway := func(n uint32, times int) {
+		p, _ := d.admit("a place", v4(n), true, Accept)
+		for range times {
+			d.admit("one more", v4(n), true, SourceFull)
+		}
+		d.places.Done(p)
+	}
+	turnAway(1, 3)
+	d.now = d.now.Add(time.Minute)
+	turnAway(2, 5)
+	d.admit("a place", v4(3), true, Accept)
+	if got := d.places.Largest(d.now, 9); !slices.Equal(got, []FromSource{{v4(2).String(), 0, 1, 5}, {v4(1).String(), 0, 1, 3}, {v4(3).String(), 1, 1, 0}}) {
+		t.Errorf("named %v", got)
+	}
+	if got := d.places.Largest(d.now, 1); len(got) != 1 || got[0].TurnedAway != 5 {
+		t.Errorf("the first is %v", got)
+	}
+	d.now = d.now.Add(limitedTime - time.Minute)
+	if got := d.places.Largest(d.now, 9); len(got) != 2 || got[0].TurnedAway != 5 {
+		t.Errorf("minutes later: %v", got)
+	}
+	for n := range uint32(limitedEntries) {
+		d.now++
+		turnAway(100+n, 1)
+	}
+	got := d.places.Largest(d.now, 100)
+	if len(got) != limitedEntries+1 || slices.ContainsFunc(got, func(f FromSource) bool { return f.TurnedAway == 5 }) {
+		t.Errorf("of many: %v", got)
+	}
+}
+
 // TestDemandHasAMemory: who was asked for a cookie may have a first message
 // without one on its way for ten seconds after the cause has gone, or after he
 // was asked; and no longer is anybody asked.
