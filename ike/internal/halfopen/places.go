@@ -327,11 +327,11 @@ func (p *Places) remove(place *Place) {
 
 // expire gives back what was kept for a refusal.
 func (p *Places) expire(now mono.Time) {
-	for e := p.refused.Front(); e != nil && now.Sub(e.Value.(*Place).since) >= refusedFor; e = p.refused.Front() {
-		p.remove(e.Value.(*Place))
+	for place := oldest(now, &p.refused, refusedFor); place != nil; place = oldest(now, &p.refused, refusedFor) {
+		p.remove(place)
 	}
-	for e := p.declined.Front(); e != nil && now.Sub(e.Value.(*Place).since) >= declinedFor; e = p.declined.Front() {
-		p.remove(e.Value.(*Place))
+	for place := oldest(now, &p.declined, declinedFor); place != nil; place = oldest(now, &p.declined, declinedFor) {
+		p.remove(place)
 	}
 }
 

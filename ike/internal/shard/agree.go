@@ -252,7 +252,8 @@ func (w *workers) agree(st sa.Agree) (a sa.Agreed) {
 func (s *Shard) agree(now mono.Time, e *entry, st sa.Agree) error {
 	w := s.group.workers
 	j := &job{shard: s, spi: e.sa.SPI(), step: st, size: jobBytes, since: now}
-	if pd := e.pending; pd != nil {
+	pd := e.pending
+	if pd != nil {
 		j.source = sourcePrefix(pd.place.Key().Remote.Addr())
 		j.rank = pd.rank()
 		j.size += pd.size
@@ -265,13 +266,13 @@ func (s *Shard) agree(now mono.Time, e *entry, st sa.Agree) error {
 		other.shed(cShedUnproven)
 	}
 	switch {
-	case ok && e.pending != nil:
-		e.pending.job = j
+	case pd != nil && !ok:
+		return ErrBusy
+	case pd != nil:
+		pd.job = j
 		return nil
 	case ok:
 		return nil
-	case e.pending != nil:
-		return ErrBusy
 	}
 	s.count[cJobsRefused]++
 	s.post(func(now mono.Time) { s.agreed(now, j.spi, sa.Agreed{Private: st.Private, Err: ErrBusy}) })

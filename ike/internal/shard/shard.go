@@ -2,7 +2,6 @@ package shard
 
 import (
 	"fmt"
-	"hash/maphash"
 	"io"
 	"net/netip"
 	"runtime"
@@ -39,7 +38,6 @@ type Shard struct {
 	alloc   func(now int64) (uint32, bool)
 	freeSPI func(spi uint32, now int64)
 	env     sa.Env
-	seed    maphash.Seed
 
 	table   table
 	wheel   *wheel.Wheel
@@ -88,7 +86,6 @@ func newShard(g *Group, index int) *Shard {
 		drift: stream{inbox: inbox{maxPackets: driftPackets, maxBytes: driftBytes}},
 		mail:  mailbox{max: mailboxMessages},
 		wake:  make(chan struct{}, 1),
-		seed:  maphash.MakeSeed(),
 		table: newTable(),
 		wheel: wheel.New(granularity),
 		// What grows beyond would leave keys behind.
