@@ -37,7 +37,8 @@ var mayImport = map[string][]string{
 	"ike/udp":               {"ike", "ike/internal/wire"},
 	"ike/esp":               {"ike/internal/suite", "ike/internal/wire"},
 	"ike/xfrm":              {},
-	"ike/tun":               {"ike", "ike/esp", "ike/internal/..."},
+	"ike/barrier":           {},
+	"ike/tun":               {"ike", "ike/esp", "ike/barrier", "ike/internal/..."},
 	"cmd/ikepulse":          {"..."},
 	"cmd/internal/...":      {"..."},
 	"test/...":              {"..."},
@@ -62,7 +63,9 @@ var others = map[string][]string{
 	"ike/udp":               {"golang.org/x/net", "golang.org/x/sys"},
 	"ike/esp":               {},
 	"ike/xfrm":              {"github.com/vishvananda/netlink", "golang.org/x/sys"},
-	"ike/tun":               {"github.com/vishvananda/netlink", "golang.org/x/sys"},
+	"ike/barrier": {"github.com/vishvananda/netlink", "github.com/google/nftables", "github.com/mdlayher/netlink",
+		"golang.org/x/sys"},
+	"ike/tun": {"github.com/vishvananda/netlink", "golang.org/x/sys"},
 }
 
 // pure packages neither read a clock nor start a goroutine, open nothing and

@@ -61,6 +61,9 @@ func (i instance) status(ctx context.Context) (*gateway.Status, error) {
 		st.Problems = append(st.Problems, gateway.Misfits(misfits)...)
 		return err
 	})
+	if left := i.names.BarriersLeft(); left && !i.running {
+		st.Problems = append(st.Problems, "a daemon that was killed has left its barriers: what its tunnels covered is blocked, until the next start or \"ikepulse detach --all\"")
+	}
 	if i.running && st.XDP != nil && st.XDP.Follow {
 		st.State = gateway.Following
 		if blind := gateway.FollowProblems(st.XDP); len(blind) > 0 {

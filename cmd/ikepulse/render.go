@@ -41,6 +41,7 @@ func renderStatus(w io.Writer, st *gateway.Status) error {
 	if st.Daemon != nil {
 		p.tunnels(st.Daemon)
 		p.handshakes(&st.IKE)
+		p.barriers(&st.Barriers)
 	}
 	p.xdp(st)
 	if st.Daemon != nil {
@@ -56,6 +57,20 @@ func (p *page) tunnels(d *gateway.Daemon) {
 		thousands(st.Up), thousands(st.Connecting), thousands(st.Deleting), thousands(d.Capacity),
 		thousands(c["established"]), thousands(c["deleted"]+c["dead"]+c["replaced"]),
 		thousands(c["deleted"]), thousands(c["dead"]), thousands(c["replaced"]), thousands(c["auth_failed"]))
+}
+
+// barriers are what keeps packets out of the clear.
+func (p *page) barriers(b *gateway.Barriers) {
+	what := strings.Join(b.Kinds, " and ")
+	switch {
+	case b.Unprotected == "pass":
+		what = "none (unprotected: pass): what a tunnel covers goes in the clear while the tunnel is missing"
+	case b.Networks == 0:
+		what += ": no network is covered"
+	default:
+		what += ": nothing of " + count(b.Networks, "network") + " passes but by tunnels"
+	}
+	p.line("barriers", "%s", what)
 }
 
 // handshakes are those whose peers have not proved who they are, what was done

@@ -31,6 +31,7 @@ var inner = netip.MustParseAddr("10.0.0.1")
 // running yet.
 type site struct {
 	*lab.Standard
+	lab *lab.Lab
 	t   *testing.T
 	dir string
 }
@@ -59,7 +60,7 @@ func newSite(t *testing.T) *site {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &site{net, t, t.TempDir()}
+	return &site{net, l, t, t.TempDir()}
 }
 
 const pins = "/sys/fs/bpf/ikepulse"

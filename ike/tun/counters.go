@@ -57,7 +57,7 @@ func (c *counters) refusedOut(err error) *atomic.Uint64 {
 func (p *Plane) Counters() Counters {
 	p.mu.RLock()
 	defer p.mu.RUnlock()
-	sum := Counters{NoTunnel: p.noTunnel.Load(), Malformed: p.malformed.Load()}
+	sum := Counters{NoTunnel: p.noTunnel.Load(), Malformed: p.malformed.Load(), DeviceErrors: p.readErrors.Load()}
 	for _, s := range p.shards {
 		s.count.addTo(&sum)
 	}

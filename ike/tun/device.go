@@ -5,9 +5,12 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"sync/atomic"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/ikepulse/ikepulse/ike/barrier"
 )
 
 // Config is what a Device is to be.
@@ -22,21 +25,26 @@ type Config struct {
 	// Routes lead into the device for as long as it exists: the pools of
 	// virtual addresses. A tunnel to one of those needs no route then.
 	Routes []netip.Prefix
+	// Plan says what may leave and enter only by tunnels; nil: nothing.
+	Plan *barrier.Plan
 }
 
 // Device is a TUN interface with the routes that lead to it. It belongs to the
 // network namespace of the thread that opened it, and so does all that it adds
 // there later.
 type Device struct {
-	name string
-	file *os.File
-	net  *network
+	name  string
+	net   *network
+	pools []netip.Prefix
+
+	file atomic.Pointer[os.File]
+	anew chan struct{} // has one when file was opened anew; for Plane.Serve
 }
 
 var errNoTable = errors.New("tun: a table of our own and a mark are needed")
 
 // Open makes the interface and brings it up. It needs CAP_NET_ADMIN.
-func Open(c Config) (_ *Device, err error) {
+func Open(c Config) (*Device, error) {
 	if c.Table <= unix.RT_TABLE_LOCAL || c.Mark == 0 {
 		return nil, errNoTable
 	}
@@ -44,16 +52,27 @@ func Open(c Config) (_ *Device, err error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &Device{name: name, file: file}
-	defer func() {
-		if err != nil {
-			err = errors.Join(fmt.Errorf("interface %s: %w", name, err), d.Close())
-		}
-	}()
-	if d.net, err = newNetwork(name, c); err != nil {
-		return nil, err
+	d := &Device{name: name, anew: make(chan struct{}, 1)}
+	d.file.Store(file)
+	for _, p := range c.Routes {
+		d.pools = append(d.pools, p.Masked())
 	}
-	return d, d.net.setUp(orDefault(c.MTU, 1400), c.Routes)
+	if d.net, err = newNetwork(name, c); err != nil {
+		return nil, errors.Join(fmt.Errorf("interface %s: %w", name, err), file.Close())
+	}
+	left, err := d.net.presentRules()
+	if err == nil {
+		err = d.net.setUp()
+	}
+	if err != nil {
+		// What a killed process has left goes on to block, or is gone as it was.
+		closed := d.Leave
+		if len(left) == 0 {
+			closed = d.Close
+		}
+		return nil, errors.Join(fmt.Errorf("interface %s: %w", name, err), closed())
+	}
+	return d, nil
 }
 
 func orDefault[T comparable](v, otherwise T) T {
@@ -90,18 +109,46 @@ func (d *Device) Name() string { return d.name }
 
 // Close takes away the interface and everything that led to it.
 func (d *Device) Close() error {
-	var err error
-	if d.net != nil {
-		err = d.net.takeDown()
-	}
 	// The interface's own addresses and routes go with the file.
-	return errors.Join(err, d.file.Close())
+	return errors.Join(d.net.takeDown(), d.file.Load().Close())
+}
+
+// Leave takes away the interface, and leaves what keeps packets from going by
+// another: the next Open takes that over.
+func (d *Device) Leave() error {
+	d.net.handle.Close()
+	return d.file.Load().Close()
 }
 
 // write hands one packet to this host's network stack.
 func (d *Device) write(packet []byte) error {
-	_, err := d.file.Write(packet)
+	_, err := d.file.Load().Write(packet)
 	return err
+}
+
+// reopen makes the interface anew if somebody has deleted it.
+func (d *Device) reopen() error {
+	n := d.net
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	link, err := n.handle.LinkByName(d.name)
+	if err == nil && link.Attrs().Index == n.link.Attrs().Index {
+		return nil
+	}
+	file, _, err := openTUN(d.name)
+	if err != nil {
+		return err
+	}
+	if link, err = n.handle.LinkByName(d.name); err != nil {
+		return errors.Join(err, file.Close())
+	}
+	n.link = link
+	old := d.file.Swap(file)
+	select {
+	case d.anew <- struct{}{}:
+	default:
+	}
+	return old.Close()
 }
 
 // newNetwork is the routing around the interface of that name.
@@ -115,20 +162,46 @@ func newNetwork(name string, c Config) (*network, error) {
 		h.Close()
 		return nil, err
 	}
-	return &network{handle: h, link: link, table: c.Table, mark: c.Mark,
-		routes: map[route]int{}, addresses: map[netip.Addr]int{}}, nil
+	n := &network{handle: h, name: name, link: link, table: c.Table, mark: c.Mark, mtu: orDefault(c.MTU, 1400), plan: c.Plan,
+		standing: map[netip.Prefix]*lead{}, routes: map[netip.Prefix]*lead{}, addresses: map[netip.Addr]int{}}
+	if n.plan == nil {
+		n.plan = new(barrier.Plan)
+	}
+	for _, p := range c.Routes {
+		n.standing[p.Masked()] = &lead{}
+	}
+	return n, nil
 }
 
 // Forget removes the rules and routes that a killed process has left to a
-// table, as Open does before it begins. The interface went with the process.
+// table. The interface went with the process.
 func Forget(table int) error {
-	if table <= unix.RT_TABLE_LOCAL {
-		return errNoTable
-	}
-	h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	n, err := ofTable(table)
 	if err != nil {
 		return err
 	}
-	defer h.Close()
-	return (&network{handle: h, table: table}).clearTable()
+	return n.takeDown()
+}
+
+// Left reports whether there are such rules: then what the process covered is
+// still blocked.
+func Left(table int) (bool, error) {
+	n, err := ofTable(table)
+	if err != nil {
+		return false, err
+	}
+	defer n.handle.Close()
+	rules, err := n.presentRules()
+	return len(rules) > 0, err
+}
+
+func ofTable(table int) (*network, error) {
+	if table <= unix.RT_TABLE_LOCAL {
+		return nil, errNoTable
+	}
+	h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	if err != nil {
+		return nil, err
+	}
+	return &network{handle: h, table: table}, nil
 }

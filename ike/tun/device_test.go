@@ -10,6 +10,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"github.com/ikepulse/ikepulse/ike/barrier"
 	"github.com/ikepulse/ikepulse/ike/internal/sa"
 	"github.com/ikepulse/ikepulse/test/lab"
 )
@@ -144,7 +145,7 @@ func TestCloseWithTunnels(t *testing.T) {
 	if err := h.InstallOutbound(c); err != nil {
 		t.Fatal(err)
 	}
-	want := []string{"10.0.0.0/8", "throw 10.20.0.0/16", "throw 2001:db8:20::/48", "2001:db8::/32"}
+	want := []string{"10.0.0.0/8", "2001:db8::/32"}
 	if got := routes(t, ns); !slices.Equal(got, want) {
 		t.Errorf("routes %q, want %q", got, want)
 	}
@@ -165,11 +166,11 @@ func TestLeftovers(t *testing.T) {
 			return err
 		}
 		defer h.Close()
-		n := network{handle: h, table: testTable, mark: testMark + 1}
-		if err := n.addRules(); err != nil {
+		n := network{handle: h, table: testTable, mark: testMark + 1, plan: new(barrier.Plan)}
+		if err := n.fixRules(); err != nil {
 			return err
 		}
-		return h.RouteAdd(n.entry(route{to: throw, throw: true}, netip.Addr{}))
+		return h.RouteAdd(n.route(entry{throw, unix.RTN_THROW}, netip.Addr{}))
 	}
 	within(t, ns, leave)
 	within(t, ns, func() error { return Forget(testTable) })
@@ -245,11 +246,24 @@ func TestOurPacketsStayOutside(t *testing.T) {
 	s.wait("what is not ours", func(c Counters) bool { return c.Out == 3 })
 }
 
+func prefixes(texts ...string) (out []netip.Prefix) {
+	for _, text := range texts {
+		out = append(out, netip.MustParsePrefix(text))
+	}
+	return out
+}
+
+// planOf is the plan for a host on no network.
+func planOf(tunnels ...barrier.Tunnel) *barrier.Plan {
+	c := barrier.Config{Tunnels: tunnels}
+	return c.Plan(barrier.Host{})
+}
+
 // TestOwnNetworkStaysOutside: a branch whose network is part of the wider one
 // behind the tunnel still reaches its own hosts.
 func TestOwnNetworkStaysOutside(t *testing.T) {
 	l := newLab(t)
-	s := newSide(t, namespace(t, l, "branch"))
+	s := newSideBy(t, namespace(t, l, "branch"), planOf(barrier.Tunnel{Local: prefixes("10.20.0.0/16"), Remote: prefixes("10.0.0.0/8")}))
 	host := namespace(t, l, "host")
 	p := netip.MustParsePrefix
 	if err := lab.Connect(lab.End{Namespace: s.ns, Name: "b0", Addresses: []netip.Prefix{p("10.20.0.1/24")}},

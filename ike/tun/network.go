@@ -5,142 +5,216 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"slices"
 	"sync"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"github.com/ikepulse/ikepulse/ike/barrier"
 	"github.com/ikepulse/ikepulse/ike/internal/wire"
 )
 
-// network is what leads packets into the interface: our own routing table, the
-// rules that point to it, and virtual addresses. Tunnels of several shards
-// share routes and addresses, which therefore are counted.
+// network is what leads packets into the interface, and what keeps those that no
+// tunnel takes from leaving beside it: our own routing table, the rules that
+// point to it, and virtual addresses. Tunnels of several shards share routes and
+// addresses, which therefore are counted.
+//
+// What ought to be in the kernel is a function of the fields (wanted, rules,
+// addresses): so what somebody deletes can be put back.
 type network struct {
 	handle *netlink.Handle
-	link   netlink.Link
+	name   string // of the interface
 	table  int
 	mark   uint32
+	mtu    int
 
 	mu        sync.Mutex
-	routes    map[route]int
+	link      netlink.Link
+	plan      *barrier.Plan
+	standing  map[netip.Prefix]*lead // of the configuration: the pools
+	routes    map[netip.Prefix]*lead // of tunnels
 	addresses map[netip.Addr]int
-	standing  []standing
 }
 
-// route is one entry of our table. One that is thrown leads back to the tables
-// behind ours: it keeps a network of our own out of a tunnel to the wider one
-// that it is part of.
-type route struct {
-	to    netip.Prefix
-	throw bool
+// lead is a route into the interface.
+type lead struct {
+	tunnels int        // that need it; of a standing one, 0 until one has told src
+	src     netip.Addr // what this host sends from there; not valid: the kernel chooses
 }
 
-// standing is a route of the configuration.
-type standing struct {
-	to      netip.Prefix
-	sourced bool // whether its source address has been looked for
+// entry is one route of our table: into the interface, an end (unreachable), or
+// back to the tables behind ours (throw).
+type entry struct {
+	to   netip.Prefix
+	kind int // RTN_UNICAST, RTN_UNREACHABLE, RTN_THROW
 }
 
-// priority is the place of our rules: before the tables of the host, which
-// begin at 32766, or its default route would win over every tunnel.
-const priority = 4500
+// blockMetric lets every other route to the same network win.
+const blockMetric = 1<<31 - 1
 
 var families = []int{unix.AF_INET, unix.AF_INET6}
 
-// setUp brings the interface up and points the rules to our table. What an
-// earlier process has left there by being killed is cleared away.
-func (n *network) setUp(mtu int, routes []netip.Prefix) error {
-	if err := n.clearTable(); err != nil {
+// setUp brings the interface up and makes everything that leads to it. What a
+// killed process has left of that is taken over, so that at no moment there is
+// less.
+func (n *network) setUp() error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	present, err := n.present()
+	if err != nil {
 		return err
 	}
+	for e := range present {
+		if e.kind == unix.RTN_UNICAST {
+			return fmt.Errorf("routing table %d is in use: it has a route to %v", n.table, e.to)
+		}
+	}
+	if err := n.prepareLink(); err != nil {
+		return err
+	}
+	wanted := n.wanted()
+	if err := n.addMissing(wanted, present); err != nil {
+		return err
+	}
+	for e := range present {
+		if _, ok := wanted[e]; !ok {
+			if err := n.handle.RouteDel(n.route(e, netip.Addr{})); err != nil {
+				return fmt.Errorf("leftover route to %v: %w", e.to, err)
+			}
+		}
+	}
+	return n.fixRules()
+}
+
+// prepareLink brings the interface up.
+func (n *network) prepareLink() error {
 	for _, step := range []struct {
 		what string
 		do   func() error
 	}{
 		// IPv6 would make up an address and talk to itself about it.
 		{"address generation", func() error { return ignore(n.handle.LinkSetIP6AddrGenMode(n.link, 1), noIPv6...) }},
-		{"MTU", func() error { return n.handle.LinkSetMTU(n.link, mtu) }},
+		{"MTU", func() error { return n.handle.LinkSetMTU(n.link, n.mtu) }},
 		{"up", func() error { return n.handle.LinkSetUp(n.link) }},
-		{"rule", n.addRules},
 	} {
 		if err := step.do(); err != nil {
 			return fmt.Errorf("%s: %w", step.what, err)
 		}
 	}
-	for _, p := range routes {
-		if err := n.handle.RouteAdd(n.entry(route{to: p.Masked()}, netip.Addr{})); err != nil {
-			return fmt.Errorf("route to %v: %w", p, err)
-		}
-		n.standing = append(n.standing, standing{to: p.Masked()})
-	}
 	return nil
 }
 
-// takeDown removes what would outlive the interface.
+// takeDown removes what would outlive the interface: at the end nothing of ours
+// is left in the table.
 func (n *network) takeDown() error {
 	defer n.handle.Close()
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	errs := []error{n.delRules()}
-	for r := range n.routes {
-		if r.throw {
-			errs = append(errs, n.handle.RouteDel(n.entry(r, netip.Addr{})))
+	present, err := n.present()
+	errs = append(errs, err)
+	for e := range present {
+		if e.kind != unix.RTN_UNICAST {
+			errs = append(errs, n.handle.RouteDel(n.route(e, netip.Addr{})))
 		}
 	}
 	return errors.Join(errs...)
 }
 
-// clearTable removes the leftovers of a process that was killed: rules to our
-// table at our place, and routes without an interface. Anything else there is
-// somebody's.
-func (n *network) clearTable() error {
-	for _, family := range families {
-		filter := &netlink.Route{Table: n.table}
-		routes, err := n.handle.RouteListFiltered(family, filter, netlink.RT_FILTER_TABLE)
-		if ignore(err, noIPv6...) != nil {
-			return fmt.Errorf("routes of table %d: %w", n.table, err)
+// wanted are the routes that ought to be there, with their source addresses.
+func (n *network) wanted() map[entry]netip.Addr {
+	all := map[entry]netip.Addr{}
+	for to, v := range n.plan.Verdicts() {
+		switch {
+		case v != barrier.Covered:
+			all[entry{to, unix.RTN_THROW}] = netip.Addr{}
+		case !n.plan.Pass:
+			all[entry{to, unix.RTN_UNREACHABLE}] = netip.Addr{}
 		}
-		for _, r := range routes {
-			if r.Type != unix.RTN_THROW {
-				return fmt.Errorf("routing table %d is in use: %v", n.table, r)
-			}
-			if err := n.handle.RouteDel(&r); err != nil {
-				return fmt.Errorf("leftover route: %w", err)
+	}
+	for _, leads := range []map[netip.Prefix]*lead{n.routes, n.standing} {
+		for to, l := range leads {
+			if n.open(to) {
+				all[entry{to, unix.RTN_UNICAST}] = l.src
 			}
 		}
 	}
-	return n.delRules()
+	return all
 }
 
-// rule leads everything but our own packets to our table.
-func (n *network) rule(family int) *netlink.Rule {
-	r := netlink.NewRule()
-	r.Family, r.Table, r.Priority, r.Mark, r.Invert = family, n.table, priority, n.mark, true
-	return r
+// open reports whether a route into the interface may be there: what is to stay
+// outside does, whatever a peer has asked for.
+func (n *network) open(to netip.Prefix) bool {
+	v := n.plan.At(to)
+	return v == barrier.Free || v == barrier.Covered
 }
 
-func (n *network) addRules() error {
+// present are the routes of our table.
+func (n *network) present() (map[entry]bool, error) {
+	all := map[entry]bool{}
 	for _, family := range families {
-		if err := n.handle.RuleAdd(n.rule(family)); ignore(err, noIPv6...) != nil {
-			return err
+		routes, err := n.handle.RouteListFiltered(family, &netlink.Route{Table: n.table}, netlink.RT_FILTER_TABLE)
+		if ignore(err, noIPv6...) != nil {
+			return nil, fmt.Errorf("routes of table %d: %w", n.table, err)
+		}
+		for _, r := range routes {
+			all[entry{destination(r.Dst, family), r.Type}] = true
+		}
+	}
+	return all, nil
+}
+
+func destination(to *net.IPNet, family int) netip.Prefix {
+	if to == nil {
+		if family == unix.AF_INET {
+			return netip.PrefixFrom(netip.IPv4Unspecified(), 0)
+		}
+		return netip.PrefixFrom(netip.IPv6Unspecified(), 0)
+	}
+	a, _ := netip.AddrFromSlice(to.IP)
+	bits, _ := to.Mask.Size()
+	return netip.PrefixFrom(a, bits)
+}
+
+// addMissing adds what is wanted and not present: first what ends packets or
+// keeps them outside.
+func (n *network) addMissing(wanted map[entry]netip.Addr, present map[entry]bool) error {
+	for _, kinds := range [][]int{{unix.RTN_UNREACHABLE, unix.RTN_THROW}, {unix.RTN_UNICAST}} {
+		for e, src := range wanted {
+			if present[e] || e.kind != kinds[0] && e.kind != kinds[len(kinds)-1] {
+				continue
+			}
+			if err := n.handle.RouteReplace(n.route(e, src)); err != nil {
+				return fmt.Errorf("route to %v: %w", e.to, err)
+			}
 		}
 	}
 	return nil
 }
 
-// delRules deletes the rules to our table at our place, whatever their mark.
-func (n *network) delRules() error {
-	var errs []error
-	for _, family := range families {
-		rules, err := n.handle.RuleListFiltered(family, n.rule(family), netlink.RT_FILTER_TABLE|netlink.RT_FILTER_PRIORITY)
-		errs = append(errs, ignore(err, noIPv6...))
-		for _, r := range rules {
-			errs = append(errs, n.handle.RuleDel(&r))
-		}
+// route is an entry as the kernel takes it; src is the address that this host
+// sends from there, if it has the choice.
+func (n *network) route(e entry, src netip.Addr) *netlink.Route {
+	r := &netlink.Route{Dst: ipNet(e.to), Table: n.table, Protocol: unix.RTPROT_STATIC, Type: e.kind}
+	switch e.kind {
+	case unix.RTN_THROW:
+		return r
+	case unix.RTN_UNREACHABLE:
+		r.Priority = blockMetric
+		return r
 	}
-	return errors.Join(errs...)
+	r.LinkIndex = n.link.Attrs().Index
+	if e.to.Addr().Is4() {
+		r.Scope = unix.RT_SCOPE_LINK
+	}
+	if src.IsValid() {
+		r.Src = src.AsSlice()
+	}
+	return r
+}
+
+func ipNet(p netip.Prefix) *net.IPNet {
+	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
 }
 
 // noIPv6 are the errors of a kernel that has only the other family.
@@ -155,84 +229,87 @@ func ignore(err error, harmless ...error) error {
 	return err
 }
 
-// entry is a route as the kernel takes it; src is the address that this host
-// sends from there, if it has the choice.
-func (n *network) entry(r route, src netip.Addr) *netlink.Route {
-	e := &netlink.Route{Dst: ipNet(r.to), Table: n.table, Protocol: unix.RTPROT_STATIC}
-	if r.throw {
-		e.Type = unix.RTN_THROW
-		return e
+// follow goes over to another plan.
+func (n *network) follow(p *barrier.Plan) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	before := n.wanted()
+	n.plan = p
+	now := n.wanted()
+	there := map[entry]bool{}
+	for e := range before {
+		there[e] = true
 	}
-	e.LinkIndex = n.link.Attrs().Index
-	if r.to.Addr().Is4() {
-		e.Scope = unix.RT_SCOPE_LINK
+	errs := []error{n.addMissing(now, there)}
+	for e, src := range before {
+		if _, still := now[e]; !still {
+			errs = append(errs, ignore(n.handle.RouteDel(n.route(e, src)), unix.ESRCH))
+		}
 	}
-	if src.IsValid() {
-		e.Src = src.AsSlice()
-	}
-	return e
-}
-
-func ipNet(p netip.Prefix) *net.IPNet {
-	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
+	return errors.Join(append(errs, n.fixRules())...)
 }
 
 // lead adds the routes of a tunnel. own are our addresses inside it, and local
 // what it may carry from us: this host itself sends from one of those. After
 // an error nothing has changed.
-func (n *network) lead(routes []route, own []netip.Addr, local []wire.Selector) error {
+func (n *network) lead(routes []netip.Prefix, own []netip.Addr, local []wire.Selector) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	for i, r := range routes {
-		if err := n.add(r, own, local); err != nil {
+	for i, to := range routes {
+		if err := n.add(to, own, local); err != nil {
 			for _, added := range routes[:i] {
 				_ = n.drop(added) // it was added just now
 			}
-			return fmt.Errorf("route to %v: %w", r.to, err)
+			return fmt.Errorf("route to %v: %w", to, err)
 		}
 	}
 	return nil
 }
 
-func (n *network) add(r route, own []netip.Addr, local []wire.Selector) error {
-	if s := n.stands(r); s != nil {
-		return n.sourceStanding(s, own, local)
+func (n *network) add(to netip.Prefix, own []netip.Addr, local []wire.Selector) error {
+	if p, l := n.stands(to); l != nil {
+		return n.sourceStanding(p, l, own, local)
 	}
-	if n.routes[r] == 0 {
-		src, err := n.source(r.to.Addr().Is4(), own, local)
-		if err != nil {
-			return err
-		}
-		if err := n.handle.RouteAdd(n.entry(r, src)); err != nil {
-			return err
-		}
-	}
-	n.routes[r]++
-	return nil
-}
-
-// stands is the standing route that makes r needless, or nil.
-func (n *network) stands(r route) *standing {
-	i := slices.IndexFunc(n.standing, func(s standing) bool {
-		return !r.throw && s.to.Bits() <= r.to.Bits() && s.to.Contains(r.to.Addr())
-	})
-	if i < 0 {
+	if l := n.routes[to]; l != nil {
+		l.tunnels++
 		return nil
 	}
-	return &n.standing[i]
+	src, err := n.source(to.Addr().Is4(), own, local)
+	if err != nil {
+		return err
+	}
+	if n.open(to) {
+		if err := n.handle.RouteAdd(n.route(entry{to, unix.RTN_UNICAST}, src)); err != nil {
+			return err
+		}
+	}
+	n.routes[to] = &lead{tunnels: 1, src: src}
+	return nil
+}
+
+// stands is the standing route that makes one needless, or nil.
+func (n *network) stands(to netip.Prefix) (netip.Prefix, *lead) {
+	for p, l := range n.standing {
+		if p.Bits() <= to.Bits() && p.Contains(to.Addr()) {
+			return p, l
+		}
+	}
+	return netip.Prefix{}, nil
 }
 
 // sourceStanding gives a standing route its source address when the first
 // tunnel tells what ours may be.
-func (n *network) sourceStanding(s *standing, own []netip.Addr, local []wire.Selector) error {
-	if s.sourced {
+func (n *network) sourceStanding(to netip.Prefix, l *lead, own []netip.Addr, local []wire.Selector) error {
+	if l.tunnels > 0 {
 		return nil
 	}
-	src, err := n.source(s.to.Addr().Is4(), own, local)
-	if err == nil && src.IsValid() {
-		err = n.handle.RouteReplace(n.entry(route{to: s.to}, src))
+	src, err := n.source(to.Addr().Is4(), own, local)
+	if err == nil && src.IsValid() && n.open(to) {
+		err = n.handle.RouteReplace(n.route(entry{to, unix.RTN_UNICAST}, src))
 	}
-	s.sourced = err == nil
+	if err == nil {
+		l.tunnels, l.src = 1, src
+	}
 	return err
 }
 
@@ -264,25 +341,31 @@ func (n *network) source(v4 bool, own []netip.Addr, local []wire.Selector) (neti
 }
 
 // unlead ends what lead began.
-func (n *network) unlead(routes []route) error {
+func (n *network) unlead(routes []netip.Prefix) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	var errs []error
-	for _, r := range routes {
-		errs = append(errs, n.drop(r))
+	for _, to := range routes {
+		errs = append(errs, n.drop(to))
 	}
 	return errors.Join(errs...)
 }
 
-func (n *network) drop(r route) error {
-	if n.stands(r) != nil {
+// drop takes away the route of a tunnel, unless another needs it. That somebody
+// else was quicker is no error.
+func (n *network) drop(to netip.Prefix) error {
+	if _, standing := n.stands(to); standing != nil {
 		return nil
 	}
-	if n.routes[r]--; n.routes[r] > 0 {
+	l := n.routes[to]
+	if l.tunnels--; l.tunnels > 0 {
 		return nil
 	}
-	delete(n.routes, r)
-	return n.handle.RouteDel(n.entry(r, netip.Addr{}))
+	delete(n.routes, to)
+	if !n.open(to) {
+		return nil
+	}
+	return ignore(n.handle.RouteDel(n.route(entry{to, unix.RTN_UNICAST}, netip.Addr{})), unix.ESRCH)
 }
 
 // own gives the interface virtual addresses. After an error nothing has
@@ -320,7 +403,7 @@ func (n *network) disownOne(a netip.Addr) error {
 		return nil
 	}
 	delete(n.addresses, a)
-	return n.handle.AddrDel(n.link, address(a))
+	return ignore(n.handle.AddrDel(n.link, address(a)), unix.EADDRNOTAVAIL)
 }
 
 // address is a host's own. An IPv6 one is usable at once: nobody else is on the

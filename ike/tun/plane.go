@@ -34,7 +34,7 @@ type Plane struct {
 	table  table
 	shards map[int]*Shard
 
-	noTunnel, malformed atomic.Uint64
+	noTunnel, malformed, readErrors atomic.Uint64
 }
 
 // Deliver hands a packet that a tunnel is to carry to the shard that owns the
@@ -46,7 +46,7 @@ type Deliver func(shard int, inner []byte)
 // stamp records that a packet of an inbound SPI was authenticated; neither may
 // block, and all shards call them, at the same time.
 func New(d *Device, send func(p wire.Packet) error, stamp func(spi uint32, now int64)) *Plane {
-	return &Plane{device: d, send: send, stamp: stamp, table: newTable(), shards: map[int]*Shard{}}
+	return &Plane{device: d, send: send, stamp: stamp, table: newTable(d.pools), shards: map[int]*Shard{}}
 }
 
 // Shard is the part of the plane that belongs to a shard, the same at each
@@ -66,10 +66,29 @@ func (p *Plane) Shard(index int) *Shard {
 const maxPacket = 1 << 16
 
 // Serve reads inner packets and delivers them until ctx ends, which is no
-// error, or the device fails, as it does when somebody deletes the interface.
+// error. When somebody has deleted the interface it waits for it to be made
+// anew.
 func (p *Plane) Serve(ctx context.Context, deliver Deliver) error {
 	p.deliver.Store(&deliver)
-	file := p.device.file
+	for {
+		file := p.device.file.Load()
+		err := p.read(ctx, file, deliver)
+		if err == nil || ctx.Err() != nil {
+			return nil
+		}
+		if file != p.device.file.Load() {
+			continue
+		}
+		p.readErrors.Add(1)
+		select {
+		case <-ctx.Done():
+		case <-p.device.anew:
+		}
+	}
+}
+
+// read delivers what comes by one file, until ctx ends or the file fails.
+func (p *Plane) read(ctx context.Context, file *os.File, deliver Deliver) error {
 	if err := file.SetReadDeadline(time.Time{}); err != nil {
 		return err
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/ikepulse/ikepulse/ike/esp"
 	"github.com/ikepulse/ikepulse/ike/internal/sa"
 	"github.com/ikepulse/ikepulse/ike/internal/wire"
+	"github.com/ikepulse/ikepulse/test/lab"
 )
 
 // twoSides is a client with virtual addresses and a gateway with a network and
@@ -302,46 +303,70 @@ func TestOrder(t *testing.T) {
 	}
 }
 
-// TestServeEnds: with ctx without an error, and with one when the interface is
-// taken away.
+// TestServeEnds: with ctx, without an error, also while the interface is gone.
+// When that is made anew, packets go on.
 func TestServeEnds(t *testing.T) {
 	l := newLab(t)
 	ns := namespace(t, l, "gateway")
 	var d *Device
 	within(t, ns, func() (err error) {
-		d, err = Open(Config{Name: "ikepulse-test", Table: testTable, Mark: testMark})
+		d, err = Open(Config{Name: "ikepulse-test", Table: testTable, Mark: testMark, Routes: prefixes("10.99.0.0/24")})
 		return err
 	})
 	p := New(d, nil, nil)
-	ignore := func(int, []byte) {}
+	deliver := func(int, []byte) {}
 	for range 2 {
 		ctx, stop := context.WithTimeout(t.Context(), 10*time.Millisecond)
-		if err := p.Serve(ctx, ignore); err != nil {
+		if err := p.Serve(ctx, deliver); err != nil {
 			t.Errorf("after ctx: %v", err)
 		}
 		stop()
 	}
-	result := make(chan error, 1)
-	go func() { result <- p.Serve(context.Background(), ignore) }() // stops with the interface
-	within(t, ns, func() error {
+	remove := func() error {
 		link, err := netlink.LinkByName("ikepulse-test")
 		if err != nil {
 			return err
 		}
 		return netlink.LinkDel(link)
-	})
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	result := make(chan error, 1)
+	go func() { result <- p.Serve(ctx, deliver) }() // stops with ctx
+	within(t, ns, remove)
+	if what, err := missingIn(ns, d); err != nil || what != "interface ikepulse-test" {
+		t.Errorf("missing %q, %v", what, err)
+	}
+	within(t, ns, d.Restore)
+	if what, err := missingIn(ns, d); err != nil || what != "" {
+		t.Errorf("missing %q, %v", what, err)
+	}
+	c := listen(t, ns, "0.0.0.0:0", 0)
+	for deadline := time.Now().Add(limit); p.Counters().NoTunnel == 0 && time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+		send(t, c, "10.99.0.7:7", "is anybody there")
+	}
+	if p.Counters().NoTunnel == 0 {
+		t.Error("no packet comes by the interface that was made anew")
+	}
+	within(t, ns, remove)
+	stop()
 	select {
 	case err := <-result:
-		if err == nil {
-			t.Error("no error though the interface is gone")
+		if err != nil {
+			t.Errorf("after ctx: %v", err)
 		}
 	case <-time.After(limit):
-		t.Fatal("Serve goes on without an interface")
+		t.Fatal("Serve goes on after ctx")
 	}
 	if err := d.Close(); err != nil {
 		t.Errorf("close: %v", err)
 	}
-	if err := p.Serve(t.Context(), ignore); err == nil {
-		t.Error("Serve after Close")
-	}
+}
+
+func missingIn(ns *lab.Namespace, d *Device) (what string, err error) {
+	err = ns.Do(func() error {
+		what, err = d.Missing()
+		return err
+	})
+	return what, err
 }

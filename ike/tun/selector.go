@@ -20,21 +20,10 @@ func covers(selectors []wire.Selector, a netip.Addr) bool {
 	})
 }
 
-// routesOf are the routes that lead a tunnel's packets to it: its remote
-// networks, without those of ours that are part of one.
-func routesOf(local, remote []wire.Selector) ([]route, error) {
-	var routes []route
-	for _, p := range prefixesOf(remote, maxRoutes+1) {
-		routes = append(routes, route{to: p})
-	}
-	for _, p := range prefixesOf(local, maxRoutes+1) {
-		inside := slices.ContainsFunc(routes, func(r route) bool {
-			return !r.throw && r.to.Bits() < p.Bits() && r.to.Contains(p.Addr())
-		})
-		if inside {
-			routes = append(routes, route{to: p, throw: true})
-		}
-	}
+// routesOf are the destinations that lead a tunnel's packets to it: its remote
+// networks.
+func routesOf(remote []wire.Selector) ([]netip.Prefix, error) {
+	routes := prefixesOf(remote, maxRoutes+1)
 	if len(routes) > maxRoutes {
 		return nil, fmt.Errorf("the selectors need more than %d routes", maxRoutes)
 	}

@@ -24,7 +24,7 @@ const (
 type tunnel struct {
 	shard         int
 	local, remote []wire.Selector
-	routes        []route
+	routes        []netip.Prefix // the destinations that lead to it
 
 	inSPI, outSPI uint32
 	virtual       []netip.Addr
@@ -32,16 +32,6 @@ type tunnel struct {
 	out           *esp.Outbound // nil: not installed
 	path          sa.Path
 	sent          int64
-}
-
-// prefixes are the destinations that lead to t.
-func (t *tunnel) prefixes() (out []netip.Prefix) {
-	for _, r := range t.routes {
-		if !r.throw {
-			out = append(out, r.to)
-		}
-	}
-	return out
 }
 
 // Shard is the data plane of one shard: only that shard's goroutine calls it,
@@ -66,7 +56,7 @@ func (s *Shard) InstallInbound(c *sa.ChildSA) error {
 	if s.tunnels[c.InSPI] != nil {
 		return errInstalled
 	}
-	routes, err := routesOf(c.Local, c.Remote)
+	routes, err := routesOf(c.Remote)
 	if err != nil {
 		return err
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"github.com/ikepulse/ikepulse/ike/barrier"
 	"github.com/ikepulse/ikepulse/ike/internal/sa"
 	"github.com/ikepulse/ikepulse/ike/internal/shard"
 	"github.com/ikepulse/ikepulse/ike/internal/suite"
@@ -75,8 +76,14 @@ func within(t *testing.T, ns *lab.Namespace, f func() error) {
 
 func newSide(t *testing.T, ns *lab.Namespace, routes ...string) *side {
 	t.Helper()
+	return newSideBy(t, ns, nil, routes...)
+}
+
+// newSideBy is a side with a plan of what may go by tunnels only.
+func newSideBy(t *testing.T, ns *lab.Namespace, plan *barrier.Plan, routes ...string) *side {
+	t.Helper()
 	s := &side{t: t, ns: ns, loop: make(chan func(), 1000), stamps: map[uint32]int64{}}
-	c := Config{Table: testTable, Mark: testMark}
+	c := Config{Table: testTable, Mark: testMark, Plan: plan}
 	for _, r := range routes {
 		c.Routes = append(c.Routes, netip.MustParsePrefix(r))
 	}
@@ -251,8 +258,11 @@ func routes(t *testing.T, ns *lab.Namespace) (out []string) {
 			}
 			for _, r := range list {
 				line := r.Dst.String()
-				if r.Type == unix.RTN_THROW {
+				switch r.Type {
+				case unix.RTN_THROW:
 					line = "throw " + line
+				case unix.RTN_UNREACHABLE:
+					line = "unreachable " + line
 				}
 				if r.Src != nil {
 					line += " src " + r.Src.String()

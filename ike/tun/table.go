@@ -5,13 +5,23 @@ import (
 	"slices"
 )
 
-// table finds tunnels by the destination of an inner packet.
+// table finds tunnels by the destination of an inner packet. The longest prefix
+// wins, also where it has no tunnel: a virtual address that nobody has is not in
+// a wider network of another peer.
 type table struct {
 	byPrefix map[netip.Prefix][]*tunnel
+	pools    map[netip.Prefix]bool
 	v4, v6   [129]int // how many prefixes there are of each length
 }
 
-func newTable() table { return table{byPrefix: map[netip.Prefix][]*tunnel{}} }
+func newTable(pools []netip.Prefix) table {
+	t := table{byPrefix: map[netip.Prefix][]*tunnel{}, pools: map[netip.Prefix]bool{}}
+	for _, p := range pools {
+		t.pools[p] = true
+		t.lengths(p.Addr())[p.Bits()]++
+	}
+	return t
+}
 
 // lengths are the counts for the family of a.
 func (t *table) lengths(a netip.Addr) *[129]int {
@@ -22,7 +32,7 @@ func (t *table) lengths(a netip.Addr) *[129]int {
 }
 
 func (t *table) add(x *tunnel) {
-	for _, p := range x.prefixes() {
+	for _, p := range x.routes {
 		list := t.byPrefix[p]
 		if len(list) == 0 {
 			t.lengths(p.Addr())[p.Bits()]++
@@ -33,7 +43,7 @@ func (t *table) add(x *tunnel) {
 }
 
 func (t *table) remove(x *tunnel) {
-	for _, p := range x.prefixes() {
+	for _, p := range x.routes {
 		list := slices.DeleteFunc(slices.Clone(t.byPrefix[p]), func(y *tunnel) bool { return x == y })
 		t.byPrefix[p] = list
 		if len(list) == 0 {
@@ -54,6 +64,9 @@ func (t *table) find(found []*tunnel, src, dst netip.Addr) []*tunnel {
 			if covers(x.local, src) && !slices.Contains(found, x) {
 				found = append(found, x)
 			}
+		}
+		if t.pools[p] {
+			break
 		}
 	}
 	return found

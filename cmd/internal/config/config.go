@@ -25,6 +25,8 @@ type Config struct {
 	Dataplane   string // "userspace": the only one so far
 	Shards      int    // 1..MaxShards, never more than XDP.Capacity
 	HalfOpen    HalfOpen
+	Unprotected string         // "block" or "pass": what a tunnel covers, while none takes it
+	Bypass      []netip.Prefix // never into a tunnel; no remote selector or pool lies within one
 	Control     Control
 	Log         Log
 	Connections []Connection // in the order of the files, then within them

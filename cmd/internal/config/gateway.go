@@ -25,6 +25,8 @@ var firstKeys = block[loader]{
 	}},
 	{name: "shards", read: (*loader).readShards},
 	{name: "half_open", read: (*loader).readHalfOpen},
+	{name: "unprotected", read: func(l *loader, v value) { l.cfg.Unprotected = v.choice([]string{"block", "pass"}) }},
+	{name: "bypass", read: func(l *loader, v value) { l.cfg.Bypass = distinct(v, maxBypass, value.prefix) }},
 	{name: "defaults", read: func(l *loader, v value) { defaultsKeys.read(v, &l.defaults) }},
 	{name: "connections", read: (*loader).readConnections},
 	{name: "pools", read: (*loader).readPools},
@@ -131,6 +133,9 @@ func (h *HalfOpen) within(v value, n int) {
 		v.fail("%d is more than max, which is %d", n, h.Max)
 	}
 }
+
+// maxBypass: each stands in the kernel's tables.
+const maxBypass = 1024
 
 var controlKeys = block[Control]{
 	{name: "socket", read: func(c *Control, v value) { c.Socket = v.socket() }},

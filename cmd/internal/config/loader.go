@@ -67,8 +67,8 @@ func newLoader(c Checks) *loader {
 	}
 	l.cfg = Config{
 		XDP:       XDP{Keepalive: "answer", AnswerInterval: defaultAnswerInterval, Capacity: 65536},
-		Dataplane: "userspace",
-		Log:       Log{Format: "text"},
+		Dataplane: "userspace", Unprotected: "block",
+		Log: Log{Format: "text"},
 	}
 	l.defaults = Connection{
 		Proposals:    slices.Clone(DefaultProposals),
@@ -101,6 +101,7 @@ func (l *loader) claim(v value) bool {
 func (l *loader) finish() (*Config, Problems) {
 	l.checkPoolUses()
 	l.checkOverlap()
+	l.checkBypass()
 	l.checkSecrets()
 	l.resolveShards()
 	l.sort(l.problems)
@@ -162,6 +163,31 @@ func (l *loader) checkOverlap() {
 		for _, a := range l.cfg.Listen.Addresses {
 			if p.Addresses.Contains(a) {
 				l.report(p.Pos, "pools."+p.Name+".addresses", p.Addresses.String()+" contains our own address "+a.String())
+			}
+		}
+	}
+}
+
+// checkBypass finds what would have to be in a tunnel and outside of it.
+func (l *loader) checkBypass() {
+	inside := func(p netip.Prefix, at Pos, key string) {
+		for _, b := range l.cfg.Bypass {
+			l.work++
+			if b.Bits() <= p.Bits() && b.Contains(p.Addr()) {
+				l.report(at, key, p.String()+" lies within bypass "+b.String()+", so no packet would take the tunnel")
+			}
+		}
+	}
+	for i := range l.cfg.Pools {
+		p := &l.cfg.Pools[i]
+		inside(p.Addresses, p.Pos, "pools."+p.Name+".addresses")
+	}
+	for i := range l.cfg.Connections {
+		for _, ch := range l.cfg.Connections[i].Children {
+			for _, ts := range ch.RemoteTS {
+				if !ts.Dynamic {
+					inside(ts.Prefix, ch.Pos, "connections."+l.cfg.Connections[i].Name+".children."+ch.Name+".remote_ts")
+				}
 			}
 		}
 	}

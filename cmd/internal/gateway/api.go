@@ -28,7 +28,7 @@ func (d *daemon) api() control.API {
 
 func (d *daemon) status(ctx context.Context) (*Status, error) {
 	st := &Status{Instance: d.Names.Instance, State: Healthy,
-		Daemon: &Daemon{Version: d.Version, PID: os.Getpid(), Process: describeProcess(), Dataplane: d.dataplane(),
+		Daemon: &Daemon{Version: d.Version, PID: os.Getpid(), Process: describeProcess(), Dataplane: d.dataplane(), Barriers: d.guard.status(),
 			Capacity: d.Config.XDP.Capacity, Untracked: d.ledger.Untracked(), XDPEvents: d.events.count()}}
 	var err error
 	if st.IKE, err = d.gateway.Status(ctx); err != nil {
@@ -57,6 +57,7 @@ func (d *daemon) problems(st *Status) []string {
 	add := func(format string, args ...any) { all = append(all, fmt.Sprintf(format, args...)) }
 	all = append(all, d.xdpProblems(st.XDP)...)
 	all = append(all, leftProblems(st.Left)...)
+	all = append(all, st.Barriers.problems()...)
 	if p := d.slotProblem(st, bootTime()); p != "" {
 		add("%s", p)
 	}

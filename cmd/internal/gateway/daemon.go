@@ -50,11 +50,13 @@ type daemon struct {
 	sockets    []*udp.Socket
 	endpoints  *udp.Endpoints
 	plane      *tun.Plane
+	guard      *guard
 	gateway    *ike.Gateway
 	events     *events // nil without XDP
 	supply     *supply
 	listener   net.Listener
 	up         bool // open has succeeded
+	failed     bool // it ends by a fault, and not because it was told to
 
 	clockError atomic.Pointer[error] // of the last calibration
 }
@@ -71,7 +73,9 @@ func Run(ctx context.Context, o Options) (err error) {
 		}
 		return err
 	}
-	return d.serve(ctx)
+	err = d.serve(ctx)
+	d.failed = err != nil
+	return err
 }
 
 // open makes everything ready. What is seen from outside comes last: what
@@ -230,6 +234,7 @@ func (d *daemon) serve(ctx context.Context) error {
 		"XDP":            d.keepAttached,
 		"sight of XDP":   d.keepLooking,
 		"events":         d.readEvents,
+		"barriers":       d.guard.keep,
 		"lost events":    d.watchLoss,
 	} {
 		parts.Go(func() { // stops when life ends

@@ -2,8 +2,8 @@ package gateway
 
 import (
 	"context"
+	"errors"
 	"fmt"
-	"net/netip"
 
 	"github.com/ikepulse/ikepulse/ike"
 	"github.com/ikepulse/ikepulse/ike/tun"
@@ -18,16 +18,28 @@ type Dataplane struct {
 
 // openDataplane makes the TUN interface: ESP is sealed and opened here.
 func (d *daemon) openDataplane(context.Context) error {
-	var pools []netip.Prefix
-	for _, p := range d.Config.Pools {
-		pools = append(pools, p.Addresses)
+	guard, err := newGuard(d.Names, d.Config, d.Log)
+	if err != nil {
+		return fmt.Errorf("barriers: %w", err)
 	}
 	n := d.Names
-	device, err := tun.Open(tun.Config{Name: n.TUN, Table: n.Table, Mark: n.mark(), Routes: pools})
+	device, err := tun.Open(tun.Config{Name: n.TUN, Table: n.Table, Mark: n.mark(), Routes: guard.covers.Pools, Plan: guard.plan})
 	if err != nil {
-		return fmt.Errorf("data plane: %w", err)
+		return errors.Join(fmt.Errorf("data plane: %w", err), guard.close(true))
 	}
-	d.own(device.Close)
+	d.own(func() error {
+		// After a fault they stay until the next start, and so does what a
+		// killed daemon has left to one that cannot start.
+		if d.failed || !d.up && guard.left {
+			return errors.Join(guard.close(true), device.Leave())
+		}
+		d.Log.Info("the barriers are taken away: what tunnels covered may go in the clear")
+		return errors.Join(guard.close(false), device.Close())
+	})
+	d.guard = guard
+	if err := guard.begin(device); err != nil {
+		return fmt.Errorf("barriers: %w", err)
+	}
 	d.plane = tun.New(device, d.endpoints.SendESP, d.ledger.Stamp)
 	return nil
 }

@@ -10,8 +10,6 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/ikepulse/ikepulse/ike/tun"
 )
 
 // lock holds the instance until the daemon ends.
@@ -101,7 +99,7 @@ func (n Names) Clear() error {
 	if err != nil {
 		return nil // it runs
 	}
-	errs := []error{tun.Forget(n.Table)}
+	errs := []error{n.forgetBarriers()}
 	for _, path := range []string{n.Records, n.Socket, n.Lock} {
 		if err := os.Remove(path); !errors.Is(err, os.ErrNotExist) {
 			errs = append(errs, err)

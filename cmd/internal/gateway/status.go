@@ -32,6 +32,7 @@ type Daemon struct {
 	PID       int        `json:"pid"`
 	Process   Process    `json:"process"`
 	Dataplane Dataplane  `json:"dataplane"`
+	Barriers  Barriers   `json:"barriers"`
 	IKE       ike.Status `json:"ike"`
 	Capacity  int        `json:"capacity"`  // tunnels that the maps are made for
 	Untracked int        `json:"untracked"` // SPIs that the maps have no slot for

@@ -1,0 +1,132 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/ikepulse/ikepulse/cmd/internal/gateway"
+	"github.com/ikepulse/ikepulse/test/lab"
+)
+
+// pings wants that echo requests are answered.
+func (s *site) pings(what string, from *lab.Namespace, to netip.Addr) {
+	s.t.Helper()
+	sent, received, err := from.Ping(s.t.Context(), lab.Ping{Dst: to, Count: 2, Interval: 50 * time.Millisecond, Timeout: 5 * time.Second})
+	if err != nil || received != sent {
+		s.t.Errorf("%s: %d of %d pings answered, %v", what, received, sent, err)
+	}
+}
+
+// TestWayStaysOpen: a client whose tunnel is for everything keeps its router, its
+// neighbours and the way to the gateway, also when its default route is renewed.
+func TestWayStaysOpen(t *testing.T) {
+	s := newSite(t)
+	gw, client := s.tunnel()
+	c, router := s.Clients[0], netip.MustParseAddr("10.7.0.1")
+	everything := func(when string) {
+		t.Helper()
+		s.ping(2)
+		s.pings("the router "+when, c, router)
+		s.pings("from the router "+when, s.NAT, lab.ClientAddr(0))
+		s.pings("the gateway's outer address "+when, c, lab.GatewayAddr)
+	}
+	everything("at first")
+	err := c.Do(func() error {
+		link, err := netlink.LinkByName(lab.ClientLink)
+		if err != nil {
+			return err
+		}
+		everywhere := &net.IPNet{IP: net.IPv4zero, Mask: net.CIDRMask(0, 32)}
+		r := &netlink.Route{LinkIndex: link.Attrs().Index, Dst: everywhere, Gw: router.AsSlice()}
+		return errors.Join(netlink.RouteDel(r), netlink.RouteAdd(r))
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	everything("after the default route was renewed")
+	s.stop(client, gw)
+	s.detached()
+}
+
+// TestNeighboursOfAGateway: with everything at both ends, who is on its segment
+// still reaches the gateway.
+func TestNeighboursOfAGateway(t *testing.T) {
+	s := newSite(t)
+	config := strings.NewReplacer("remote_ts: [dynamic]", "remote_ts: [0.0.0.0/0]", "    pools: [office]\n", "",
+		"pools:\n  office: {addresses: 10.99.0.0/24}\n", "").Replace(gatewayConfig)
+	gw := s.run(s.Gateway, "--config", s.write("gateway.yaml", config))
+	s.pings("from a neighbour", s.NAT, lab.GatewayAddr)
+	s.stop(gw)
+	s.want(s.Gateway, 0, nil, "detach", "--all")
+}
+
+// TestDeletedAgainAndAgain: somebody who deletes the rule and the routes in a
+// loop, as network managers do, gets nothing out, does not keep the gateway busy,
+// and when he ends all comes back.
+func TestDeletedAgainAndAgain(t *testing.T) {
+	s := newForged(t)
+	gw, client := s.tunnel()
+	want := s.kernelState()
+	loop := 5 * time.Second
+	s.hidden("deleted in a loop", false, func() {
+		for end := time.Now().Add(loop); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+			err := s.Gateway.Do(func() error {
+				// What is not there cannot be deleted.
+				_, _ = flushRules(), flushRoutes()
+				return nil
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+	})
+	st, code := s.status(s.Gateway)
+	if code != exitDegraded || len(st.Barriers.Missing) == 0 {
+		t.Errorf("status meanwhile: %d %+v", code, st.Barriers)
+	}
+	s.await("all is back", func() error {
+		if got := s.kernelState(); fmt.Sprint(got) != fmt.Sprint(want) {
+			return fmt.Errorf("%q, want %q", got, want)
+		}
+		return nil
+	})
+	s.whole()
+	s.ping(1)
+	if n := strings.Count(gw.log.String(), "somebody has taken away a barrier"); n < 2 || n > 12 {
+		t.Errorf("%d lines of it in the log: %s", n, &gw.log)
+	}
+	s.stop(client, gw)
+	s.detached()
+}
+
+// TestUnprotected: where the operator says so, what is covered goes in the clear
+// while no tunnel takes it, and status says so.
+func TestUnprotected(t *testing.T) {
+	s := newForged(t)
+	gw := s.run(s.Gateway, "--config", s.write("gateway.yaml", "unprotected: pass\n"+strings.Replace(gatewayConfig, "remote_ts: [dynamic]", "remote_ts: [10.99.0.0/25]", 1)))
+	c := s.chat()
+	time.Sleep(100 * time.Millisecond)
+	if _, in := c.end(); in == 0 {
+		t.Error("nothing comes in")
+	}
+	st, _ := s.status(s.Gateway)
+	if st.Barriers.Unprotected != "pass" {
+		t.Errorf("%+v", st.Barriers)
+	}
+	s.want(s.Gateway, 0, []string{"barriers", "goes in the clear while the tunnel is missing"}, "status")
+	for _, line := range s.kernelState() {
+		if strings.Contains(line, fmt.Sprintf("type %d", unix.RTN_UNREACHABLE)) || strings.Contains(line, "ikepulse-"+gateway.NamesOf("default").Instance) {
+			t.Errorf("with unprotected: pass there is %s", line)
+		}
+	}
+	s.stop(gw)
+	s.want(s.Gateway, 0, nil, "detach", "--all")
+}

@@ -1,0 +1,428 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/ikepulse/ikepulse/cmd/internal/config"
+	"github.com/ikepulse/ikepulse/ike/barrier"
+	"github.com/ikepulse/ikepulse/ike/tun"
+)
+
+// Barriers are what keeps covered packets from leaving and entering in the clear.
+type Barriers struct {
+	Unprotected string   `json:"unprotected"`       // "block" or "pass"
+	Kinds       []string `json:"kinds"`             // those that there are to be; none with "pass"
+	Networks    int      `json:"networks"`          // that tunnels cover
+	Missing     []string `json:"missing,omitempty"` // what somebody has taken away
+	Hidden      []string `json:"hidden,omitempty"`  // attached networks that a tunnel covers
+}
+
+// problems says what is not as it should be.
+func (b *Barriers) problems() (all []string) {
+	for _, what := range b.Missing {
+		all = append(all, "a barrier against packets in the clear is gone: "+what)
+	}
+	return append(all, b.Hidden...)
+}
+
+// guard keeps the barriers up: it follows what changes on the host, and puts back
+// what somebody takes away. Its fields belong to one goroutine, but for what mu
+// guards.
+type guard struct {
+	names  Names
+	log    *slog.Logger
+	covers barrier.Config
+	plan   *barrier.Plan
+	handle *netlink.Handle
+	left   bool // a killed daemon has left barriers
+	device *tun.Device
+	filter barrier.Filter // nil: unprotected: pass, or the kernel has none
+	routes post           // the device's barrier
+	rules  *post          // the filter's; nil: none is wanted
+
+	stale           bool // something of the host has changed
+	looked, doubted time.Time
+
+	mu  sync.Mutex
+	now Barriers
+}
+
+// post is one barrier, and how it fares.
+type post struct {
+	kind    string
+	missing func() (string, error)
+	restore func() error
+
+	doubted bool   // something has happened to it
+	gone    string // what is missing, as of the last look
+	fell    time.Time
+	pause   time.Duration
+	next    time.Time // it is not restored before
+}
+
+const (
+	// A barrier is restored at once, and after growing pauses where somebody
+	// takes it away again and again while the other stands; a calm time ends that.
+	firstRestorePause, lastRestorePause = 100 * time.Millisecond, 8 * time.Second
+	calmTime                            = 30 * time.Second
+	// settleTime gathers what happens together.
+	settleTime = 50 * time.Millisecond
+	// doubtEvery is for what no event tells of.
+	doubtEvery = 30 * time.Second
+	// lookPause bounds what a host whose routes change all the time costs.
+	lookPause = 500 * time.Millisecond
+)
+
+// newGuard looks at the host and makes the plan. It changes nothing.
+func newGuard(n Names, c *config.Config, log *slog.Logger) (*guard, error) {
+	h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	if err != nil {
+		return nil, err
+	}
+	g := &guard{names: n, log: log, covers: covers(c), handle: h}
+	host, err := barrier.Look(h, n.TUN, n.Table)
+	if err == nil {
+		g.left, err = tun.Left(n.Table)
+	}
+	if err != nil {
+		h.Close()
+		return nil, err
+	}
+	g.plan = g.covers.Plan(host)
+	for _, hidden := range g.plan.Hidden {
+		log.Warn(hiddenText(hidden))
+	}
+	return g, nil
+}
+
+// covers is what a configuration says of barriers.
+func covers(c *config.Config) barrier.Config {
+	out := barrier.Config{Bypass: c.Bypass, Listen: c.Listen.Addresses, Pass: c.Unprotected == "pass"}
+	for _, p := range c.Pools {
+		out.Pools = append(out.Pools, p.Addresses)
+	}
+	for i := range c.Connections {
+		conn := &c.Connections[i]
+		out.Peers = append(out.Peers, conn.Remote.Addresses...)
+		for _, ch := range conn.Children {
+			out.Tunnels = append(out.Tunnels, barrier.Tunnel{Name: conn.Name, Local: fixed(ch.LocalTS), Remote: fixed(ch.RemoteTS)})
+		}
+	}
+	return out
+}
+
+// fixed are the prefixes that do not depend on a peer's address.
+func fixed(selectors []config.Selector) (out []netip.Prefix) {
+	for _, s := range selectors {
+		if !s.Dynamic {
+			out = append(out, s.Prefix.Masked())
+		}
+	}
+	return out
+}
+
+// begin puts the second barrier up; the first is the device's, and stands. Where
+// the kernel has no filter the first stays alone, and status says so.
+func (g *guard) begin(d *tun.Device) error {
+	g.device = d
+	g.routes = post{kind: "routes", missing: d.Missing, restore: d.Restore}
+	defer g.survey()
+	if g.covers.Pass {
+		return g.names.removeFilter()
+	}
+	filter, err := g.names.filter(g.covers.Listen)
+	if err != nil {
+		g.log.Warn("one barrier against packets in the clear is missing", "error", err)
+		g.rules = &post{kind: "nftables", gone: oneLine(err),
+			missing: func() (string, error) { return oneLine(err), nil }, restore: func() error { return err }}
+		return nil
+	}
+	g.filter = filter
+	g.rules = &post{kind: filter.Kind(), missing: filter.Missing, restore: func() error { return filter.Set(g.plan) }}
+	return filter.Set(g.plan)
+}
+
+func (n Names) filter(listen []netip.Addr) (barrier.Filter, error) {
+	return barrier.NFTables(barrier.Options{Name: "ikepulse-" + n.Instance, TUN: n.TUN, Mark: n.mark()}, listen)
+}
+
+// removeFilter takes away what a killed daemon has left, where there is any.
+func (n Names) removeFilter() error {
+	filter, err := n.filter(nil)
+	if err != nil {
+		return nil // the kernel has none
+	}
+	return filter.Remove()
+}
+
+// forgetBarriers takes away what a killed daemon has left.
+func (n Names) forgetBarriers() error {
+	return errors.Join(n.removeFilter(), tun.Forget(n.Table))
+}
+
+// BarriersLeft reports whether a daemon's barriers stand here.
+func (n Names) BarriersLeft() bool {
+	left, err := tun.Left(n.Table)
+	return err == nil && left
+}
+
+// close ends the guard, and takes its filter away or leaves it where it is.
+func (g *guard) close(leave bool) error {
+	g.handle.Close()
+	switch {
+	case g.filter == nil:
+		return nil
+	case leave:
+		return g.filter.Close()
+	}
+	return g.filter.Remove()
+}
+
+// keep runs the guard until ctx ends.
+func (g *guard) keep(ctx context.Context) error {
+	for ctx.Err() == nil {
+		if err := g.listen(ctx); err != nil {
+			g.log.Warn("changes of the host cannot be heard: the barriers are looked at now and then", "error", err)
+			select {
+			case <-ctx.Done():
+			case <-time.After(time.Second):
+			}
+		}
+	}
+	return nil
+}
+
+// listen follows events until ctx ends, or they can no longer be heard.
+func (g *guard) listen(ctx context.Context) error {
+	events, err := barrier.Listen()
+	if err != nil {
+		g.doubt()
+		g.act(time.Now())
+		return err
+	}
+	defer events.Close()
+	ctx, end := context.WithCancel(ctx)
+	defer end()
+	heard, ended := make(chan barrier.Event), make(chan error, 1)
+	// Stops with ctx.
+	go func() {
+		ended <- events.Serve(ctx, func(e barrier.Event) {
+			select {
+			case heard <- e:
+			case <-ctx.Done():
+			}
+		})
+	}()
+	g.doubt() // what happened while nobody listened
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	due := time.Now()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case err := <-ended:
+			return err
+		case e := <-heard:
+			if !g.hear(e) {
+				continue
+			}
+			settle := settleTime
+			if e.What == barrier.FilterChanged {
+				settle = 0 // a transaction is whole, and nothing else stops what comes in
+			}
+			if at := time.Now().Add(settle); at.Before(due) {
+				due = at
+				timer.Reset(settle)
+			}
+		case <-timer.C:
+			now := time.Now()
+			g.act(now)
+			due = g.due(now)
+			timer.Reset(due.Sub(now))
+		}
+	}
+}
+
+// doubt has everything looked at.
+func (g *guard) doubt() {
+	g.stale, g.routes.doubted = true, true
+	if g.rules != nil {
+		g.rules.doubted = true
+	}
+	g.looked, g.doubted = time.Time{}, time.Now()
+}
+
+// hear takes note of an event, and reports whether it means anything.
+func (g *guard) hear(e barrier.Event) (matters bool) {
+	if g.device.Concerns(e) {
+		g.routes.doubted, matters = true, true
+	}
+	switch e.What {
+	case barrier.Unknown:
+		g.doubt()
+		return true
+	case barrier.FilterChanged:
+		if g.rules != nil && e.Name == "ikepulse-"+g.names.Instance {
+			g.rules.doubted, matters = true, true
+		}
+	case barrier.LinkChanged, barrier.AddressChanged:
+		g.stale, matters = true, true
+	case barrier.RouteAdded, barrier.RouteGone:
+		if e.Table != g.names.Table {
+			g.stale, matters = true, true
+		}
+	}
+	return matters
+}
+
+// due is when there will be something to do, as far as is known.
+func (g *guard) due(now time.Time) time.Time {
+	at := g.doubted.Add(doubtEvery)
+	if g.stale {
+		at = earlier(at, g.looked.Add(lookPause))
+	}
+	for _, p := range g.posts() {
+		if p.gone != "" {
+			at = earlier(at, p.next)
+		}
+	}
+	if at.Before(now.Add(settleTime)) {
+		return now.Add(settleTime)
+	}
+	return at
+}
+
+func earlier(a, b time.Time) time.Time {
+	if b.Before(a) {
+		return b
+	}
+	return a
+}
+
+func (g *guard) posts() []*post {
+	if g.rules == nil {
+		return []*post{&g.routes}
+	}
+	return []*post{&g.routes, g.rules}
+}
+
+// act does what is due.
+func (g *guard) act(now time.Time) {
+	if now.Sub(g.doubted) >= doubtEvery {
+		g.doubt()
+	}
+	if g.stale && now.Sub(g.looked) >= lookPause {
+		g.replan(now)
+	}
+	for i, p := range g.posts() {
+		if p.doubted || p.gone != "" && !now.Before(p.next) {
+			others := g.posts()
+			alone := len(others) == 1 || others[1-i].gone != ""
+			g.tend(p, now, alone)
+		}
+	}
+	g.survey()
+}
+
+// replan follows what the host has.
+func (g *guard) replan(now time.Time) {
+	host, err := barrier.Look(g.handle, g.names.TUN, g.names.Table)
+	g.looked, g.stale = now, err != nil
+	if err != nil {
+		g.log.Warn("the host's networks cannot be read", "error", err)
+		return
+	}
+	plan := g.covers.Plan(host)
+	if plan.Equal(g.plan) {
+		return
+	}
+	for _, h := range plan.Hidden {
+		if !slices.Contains(g.plan.Hidden, h) {
+			g.log.Warn(hiddenText(h))
+		}
+	}
+	g.plan = plan
+	err = g.device.Follow(plan)
+	if g.filter != nil {
+		err = errors.Join(err, g.filter.Set(plan))
+	}
+	if err != nil {
+		g.log.Warn("the barriers do not follow the host's networks", "error", err)
+		for _, p := range g.posts() {
+			p.doubted = true
+		}
+	}
+}
+
+// tend looks at a barrier and puts back what is missing, at once if nothing else
+// stands.
+func (g *guard) tend(p *post, now time.Time, alone bool) {
+	what, err := p.missing()
+	if err != nil {
+		what = oneLine(err)
+	}
+	p.doubted = false
+	if what == "" {
+		p.gone = ""
+		return
+	}
+	if now.Sub(p.fell) >= calmTime {
+		p.pause, p.next = 0, now
+	}
+	p.gone = what
+	if now.Before(p.next) && !alone {
+		return
+	}
+	p.fell = now
+	p.pause = min(max(2*p.pause, firstRestorePause), lastRestorePause)
+	p.next = now.Add(p.pause)
+	if err := p.restore(); err != nil {
+		g.log.Warn("a barrier against packets in the clear is gone, and cannot be restored", "missing", what, "error", err)
+		return
+	}
+	g.log.Warn("somebody has taken away a barrier against packets in the clear; it is restored", "missing", what)
+	p.gone = ""
+}
+
+// survey takes down for status how things are.
+func (g *guard) survey() {
+	b := Barriers{Unprotected: "block", Networks: g.plan.Networks()}
+	if g.covers.Pass {
+		b.Unprotected = "pass"
+	}
+	for _, p := range g.posts() {
+		b.Kinds = append(b.Kinds, p.kind)
+		if p.gone != "" {
+			b.Missing = append(b.Missing, p.gone)
+		}
+	}
+	for _, h := range g.plan.Hidden {
+		b.Hidden = append(b.Hidden, hiddenText(h))
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.now = b
+}
+
+// status is as of the last look.
+func (g *guard) status() Barriers {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.now
+}
+
+func hiddenText(h barrier.Hidden) string {
+	return fmt.Sprintf("the network %v of %s lies in %v, which the tunnel of %s covers: its hosts cannot be reached; give it as local_ts, or as bypass",
+		h.Network, h.Interface, h.Remote, h.Tunnel)
+}

@@ -1,0 +1,133 @@
+package tun
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/ikepulse/ikepulse/ike/barrier"
+)
+
+// Follow goes over to another plan.
+func (d *Device) Follow(p *barrier.Plan) error { return d.net.follow(p) }
+
+// Concerns reports whether an event may mean that somebody has taken away what
+// leads to the interface, or the interface. The tunnels' own coming and going is
+// not among that.
+func (d *Device) Concerns(e barrier.Event) bool {
+	switch e.What {
+	case barrier.Unknown, barrier.RuleGone, barrier.AddressChanged:
+		return true
+	case barrier.LinkChanged:
+		return e.Link == d.name
+	case barrier.RouteGone:
+		return e.Table == d.net.table && d.net.wants(e.To, e.Type)
+	}
+	return false
+}
+
+func (n *network) wants(to netip.Prefix, kind int) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if kind == unix.RTN_UNICAST {
+		return n.routes[to] != nil || n.standing[to] != nil
+	}
+	_, decided := n.plan.Verdicts()[to]
+	return decided
+}
+
+// Missing says what somebody has taken away of what leads to the interface, in a
+// few words; "" if nothing.
+func (d *Device) Missing() (string, error) {
+	n := d.net
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if text, err := n.missingLink(); text != "" || err != nil {
+		return text, err
+	}
+	rules, err := n.presentRules()
+	if err != nil {
+		return "", err
+	}
+	there := keyed(rules)
+	for key, r := range keyed(n.rules()) {
+		if _, ok := there[key]; !ok && n.hasFamily(r.Family) {
+			return fmt.Sprintf("routing policy rule %d to table %d", r.Priority, r.Table), nil
+		}
+	}
+	present, err := n.present()
+	if err != nil {
+		return "", err
+	}
+	missing := 0
+	for e := range n.wanted() {
+		if !present[e] {
+			missing++
+		}
+	}
+	if missing > 0 {
+		return fmt.Sprintf("%d of the routes of table %d", missing, n.table), nil
+	}
+	return "", nil
+}
+
+// hasFamily reports whether the kernel has rules of a family.
+func (n *network) hasFamily(family int) bool {
+	_, err := n.handle.RuleList(family)
+	return err == nil
+}
+
+// missingLink looks at the interface and its addresses.
+func (n *network) missingLink() (string, error) {
+	link, err := n.handle.LinkByName(n.name)
+	var none netlink.LinkNotFoundError
+	switch {
+	case errors.As(err, &none):
+		return "interface " + n.name, nil
+	case err != nil:
+		return "", err
+	case link.Attrs().Index != n.link.Attrs().Index:
+		return "interface " + n.name + ", in the place of which there is another", nil
+	case link.Attrs().Flags&net.FlagUp == 0:
+		return "interface " + n.name + ", which is down", nil
+	case link.Attrs().MTU != n.mtu:
+		return "the MTU of interface " + n.name, nil
+	}
+	there, err := n.handle.AddrList(link, netlink.FAMILY_ALL)
+	if err != nil {
+		return "", err
+	}
+	for a := range n.addresses {
+		if !slices.ContainsFunc(there, func(b netlink.Addr) bool { return b.IP.Equal(a.AsSlice()) }) {
+			return fmt.Sprintf("address %v of interface %s", a, n.name), nil
+		}
+	}
+	return "", nil
+}
+
+// Restore puts back what is missing.
+func (d *Device) Restore() error {
+	if err := d.reopen(); err != nil {
+		return fmt.Errorf("interface %s: %w", d.name, err)
+	}
+	return d.net.restore()
+}
+
+func (n *network) restore() error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	present, err := n.present()
+	if err != nil {
+		return err
+	}
+	errs := []error{n.fixRules(), n.prepareLink()}
+	for a := range n.addresses {
+		errs = append(errs, ignore(n.handle.AddrAdd(n.link, address(a)), unix.EEXIST))
+	}
+	return errors.Join(append(errs, n.addMissing(n.wanted(), present))...)
+}
