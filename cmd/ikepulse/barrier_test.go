@@ -249,11 +249,14 @@ func (s *site) kernelState() (lines []string) {
 func TestBarriers(t *testing.T) {
 	s := newForged(t)
 	// What would pass without barriers does: else the rest proves nothing.
-	c := s.chat()
-	time.Sleep(100 * time.Millisecond)
-	if out, in := c.end(); out == 0 || in == 0 {
-		t.Fatalf("without a gateway %d packets left and %d came in", out, in)
-	}
+	s.await("without a gateway both directions are open", func() error {
+		c := s.chat()
+		time.Sleep(100 * time.Millisecond)
+		if out, in := c.end(); out == 0 || in == 0 {
+			return fmt.Errorf("%d packets left and %d came in", out, in)
+		}
+		return nil
+	})
 	gw, client := s.tunnel()
 	s.ping(1)
 	s.hidden("nothing", false, func() { time.Sleep(100 * time.Millisecond) })

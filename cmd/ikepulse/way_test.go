@@ -52,6 +52,9 @@ func TestWayStaysOpen(t *testing.T) {
 		t.Fatal(err)
 	}
 	everything("after the default route was renewed")
+	if st, code := s.status(c, "--instance", "anna"); code != 0 {
+		t.Errorf("the client is not healthy: %q", st.Problems)
+	}
 	s.stop(client, gw)
 	s.detached()
 }

@@ -173,7 +173,7 @@ func destination(to *net.IPNet, family int) netip.Prefix {
 	}
 	a, _ := netip.AddrFromSlice(to.IP)
 	bits, _ := to.Mask.Size()
-	return netip.PrefixFrom(a, bits)
+	return netip.PrefixFrom(a.Unmap(), bits)
 }
 
 // addMissing adds what is wanted and not present: first what ends packets or
