@@ -175,7 +175,7 @@ func (s *side) wait(what string, done func(Counters) bool) {
 }
 
 // children are the two views of one Child SA.
-func children(t *testing.T, n uint32, local, remote []wire.Selector) (here, there *sa.ChildSA) {
+func children(t testing.TB, n uint32, local, remote []wire.Selector) (here, there *sa.ChildSA) {
 	t.Helper()
 	p, err := suite.ParseESP("aes128gcm16-esn")
 	if err != nil {
