@@ -13,7 +13,7 @@ import (
 // Config is what a Device is to be.
 type Config struct {
 	Name string // of the interface; "%d" in it becomes a number. Default: ikepulse%d
-	// MTU leaves room for ESP and UDP on a path of 1500 bytes. Default: 1400
+	// MTU is the largest of any tunnel's. Default: DefaultMTU
 	MTU   int
 	Table int // the routing table of our own, which nobody else may use
 	// Mark is on everything that the gateway itself sends (SO_MARK): the rule
@@ -21,7 +21,16 @@ type Config struct {
 	Mark uint32
 	// Routes lead into the device for as long as it exists: the pools of
 	// virtual addresses. A tunnel to one of those needs no route then.
-	Routes []netip.Prefix
+	Routes []Route
+}
+
+// DefaultMTU leaves room for ESP and UDP on a path of 1500 bytes.
+const DefaultMTU = 1400
+
+// Route leads to tunnels. MTU is the smallest of those; 0: the Device's.
+type Route struct {
+	To  netip.Prefix
+	MTU int
 }
 
 // Device is a TUN interface with the routes that lead to it. It belongs to the
@@ -31,6 +40,7 @@ type Device struct {
 	name string
 	file *os.File
 	net  *network
+	mtu  int
 }
 
 var errNoTable = errors.New("tun: a table of our own and a mark are needed")
@@ -44,7 +54,7 @@ func Open(c Config) (_ *Device, err error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &Device{name: name, file: file}
+	d := &Device{name: name, file: file, mtu: orDefault(c.MTU, DefaultMTU)}
 	defer func() {
 		if err != nil {
 			err = errors.Join(fmt.Errorf("interface %s: %w", name, err), d.Close())
@@ -53,7 +63,7 @@ func Open(c Config) (_ *Device, err error) {
 	if d.net, err = newNetwork(name, c); err != nil {
 		return nil, err
 	}
-	return d, d.net.setUp(orDefault(c.MTU, 1400), c.Routes)
+	return d, d.net.setUp(d.mtu, c.Routes)
 }
 
 func orDefault[T comparable](v, otherwise T) T {
@@ -116,7 +126,7 @@ func newNetwork(name string, c Config) (*network, error) {
 		return nil, err
 	}
 	return &network{handle: h, link: link, table: c.Table, mark: c.Mark,
-		routes: map[route]int{}, addresses: map[netip.Addr]int{}}, nil
+		routes: map[route]use{}, addresses: map[netip.Addr]int{}}, nil
 }
 
 // Forget removes the rules and routes that a killed process has left to a

@@ -59,7 +59,7 @@ func openIn(ns *lab.Namespace, c Config) (d *Device, err error) {
 func TestDevice(t *testing.T) {
 	ns := namespace(t, newLab(t), "gateway")
 	d, err := openIn(ns, Config{Table: testTable, Mark: testMark,
-		Routes: []netip.Prefix{netip.MustParsePrefix("10.99.0.1/16"), netip.MustParsePrefix("2001:db8:99::/64")}})
+		Routes: []Route{{To: netip.MustParsePrefix("10.99.0.1/16")}, {To: netip.MustParsePrefix("2001:db8:99::/64")}}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -24,7 +24,7 @@ type network struct {
 	mark   uint32
 
 	mu        sync.Mutex
-	routes    map[route]int
+	routes    map[route]use
 	addresses map[netip.Addr]int
 	standing  []standing
 }
@@ -35,11 +35,20 @@ type network struct {
 type route struct {
 	to    netip.Prefix
 	throw bool
+	mtu   int // 0: the interface's
 }
+
+// key is the same for routes that take each other's place.
+func (r route) key() route { return route{to: r.to, throw: r.throw} }
+
+// use is how many tunnels share a route, and the smallest MTU that any of them
+// has had since the first.
+type use struct{ tunnels, mtu int }
 
 // standing is a route of the configuration.
 type standing struct {
 	to      netip.Prefix
+	mtu     int
 	sourced bool // whether its source address has been looked for
 }
 
@@ -51,7 +60,7 @@ var families = []int{unix.AF_INET, unix.AF_INET6}
 
 // setUp brings the interface up and points the rules to our table. What an
 // earlier process has left there by being killed is cleared away.
-func (n *network) setUp(mtu int, routes []netip.Prefix) error {
+func (n *network) setUp(mtu int, routes []Route) error {
 	if err := n.clearTable(); err != nil {
 		return err
 	}
@@ -69,11 +78,12 @@ func (n *network) setUp(mtu int, routes []netip.Prefix) error {
 			return fmt.Errorf("%s: %w", step.what, err)
 		}
 	}
-	for _, p := range routes {
-		if err := n.handle.RouteAdd(n.entry(route{to: p.Masked()}, netip.Addr{})); err != nil {
-			return fmt.Errorf("route to %v: %w", p, err)
+	for _, r := range routes {
+		to := r.To.Masked()
+		if err := n.handle.RouteAdd(n.entry(route{to: to, mtu: metric(to, r.MTU, mtu)}, netip.Addr{})); err != nil {
+			return fmt.Errorf("route to %v: %w", to, err)
 		}
-		n.standing = append(n.standing, standing{to: p.Masked()})
+		n.standing = append(n.standing, standing{to: to, mtu: metric(to, r.MTU, mtu)})
 	}
 	return nil
 }
@@ -170,6 +180,8 @@ func (n *network) entry(r route, src netip.Addr) *netlink.Route {
 	if src.IsValid() {
 		e.Src = src.AsSlice()
 	}
+	// Not locked: a lock would end path MTU discovery behind the tunnel.
+	e.MTU = r.mtu
 	return e
 }
 
@@ -198,16 +210,27 @@ func (n *network) add(r route, own []netip.Addr, local []wire.Selector) error {
 	if s := n.stands(r); s != nil {
 		return n.sourceStanding(s, own, local)
 	}
-	if n.routes[r] == 0 {
+	u := n.routes[r.key()]
+	set := n.handle.RouteReplace
+	switch {
+	case u.tunnels == 0:
+		set, u.mtu = n.handle.RouteAdd, r.mtu
+	case r.mtu != 0 && (u.mtu == 0 || r.mtu < u.mtu):
+		u.mtu = r.mtu
+	default:
+		set = nil
+	}
+	if set != nil {
 		src, err := n.source(r.to.Addr().Is4(), own, local)
 		if err != nil {
 			return err
 		}
-		if err := n.handle.RouteAdd(n.entry(r, src)); err != nil {
+		if err := set(n.entry(r, src)); err != nil {
 			return err
 		}
 	}
-	n.routes[r]++
+	u.tunnels++
+	n.routes[r.key()] = u
 	return nil
 }
 
@@ -230,7 +253,7 @@ func (n *network) sourceStanding(s *standing, own []netip.Addr, local []wire.Sel
 	}
 	src, err := n.source(s.to.Addr().Is4(), own, local)
 	if err == nil && src.IsValid() {
-		err = n.handle.RouteReplace(n.entry(route{to: s.to}, src))
+		err = n.handle.RouteReplace(n.entry(route{to: s.to, mtu: s.mtu}, src))
 	}
 	s.sourced = err == nil
 	return err
@@ -278,10 +301,12 @@ func (n *network) drop(r route) error {
 	if n.stands(r) != nil {
 		return nil
 	}
-	if n.routes[r]--; n.routes[r] > 0 {
+	u := n.routes[r.key()]
+	if u.tunnels--; u.tunnels > 0 {
+		n.routes[r.key()] = u
 		return nil
 	}
-	delete(n.routes, r)
+	delete(n.routes, r.key())
 	return n.handle.RouteDel(n.entry(r, netip.Addr{}))
 }
 

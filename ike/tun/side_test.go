@@ -78,7 +78,7 @@ func newSide(t *testing.T, ns *lab.Namespace, routes ...string) *side {
 	s := &side{t: t, ns: ns, loop: make(chan func(), 1000), stamps: map[uint32]int64{}}
 	c := Config{Table: testTable, Mark: testMark}
 	for _, r := range routes {
-		c.Routes = append(c.Routes, netip.MustParsePrefix(r))
+		c.Routes = append(c.Routes, Route{To: netip.MustParsePrefix(r)})
 	}
 	within(t, ns, func() (err error) {
 		s.device, err = Open(c)

@@ -3,7 +3,6 @@ package gateway
 import (
 	"context"
 	"fmt"
-	"net/netip"
 
 	"github.com/ikepulse/ikepulse/ike"
 	"github.com/ikepulse/ikepulse/ike/tun"
@@ -18,12 +17,9 @@ type Dataplane struct {
 
 // openDataplane makes the TUN interface: ESP is sealed and opened here.
 func (d *daemon) openDataplane(context.Context) error {
-	var pools []netip.Prefix
-	for _, p := range d.Config.Pools {
-		pools = append(pools, p.Addresses)
-	}
 	n := d.Names
-	device, err := tun.Open(tun.Config{Name: n.TUN, Table: n.Table, Mark: n.mark(), Routes: pools})
+	device, err := tun.Open(tun.Config{Name: n.TUN, Table: n.Table, Mark: n.mark(),
+		MTU: deviceMTU(d.Config), Routes: poolRoutes(d.Config)})
 	if err != nil {
 		return fmt.Errorf("data plane: %w", err)
 	}
