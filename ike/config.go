@@ -50,6 +50,7 @@ type Connection struct {
 	Pools           []string     // names of those that the peer's virtual addresses come from
 	VirtualIPs      []netip.Addr // to ask the peer for; unspecified: any of that family
 	NATKeepalive    time.Duration
+	MTU             int // of the tunnel, 576 to 65535; 0: what suits the data plane
 	DPD             DPD
 	Child           Child
 	Start           bool // bring it up as soon as the gateway runs, and again after a failed handshake
@@ -201,10 +202,13 @@ func (c *Config) secrets() ([]sa.Secret, error) {
 // conn is the part that the SAs need.
 func (c *Connection) conn(pools map[string]bool) (*sa.Conn, error) {
 	out := &sa.Conn{Name: c.Name, Remotes: c.RemoteAddresses, Pools: c.Pools, VIPs: c.VirtualIPs,
-		NATKeepalive: c.NATKeepalive,
-		Backoff:      sa.Backoff{Timeout: c.DPD.Timeout, Base: c.DPD.Base, Tries: c.DPD.Tries}}
+		NATKeepalive: c.NATKeepalive, MTU: c.MTU,
+		Backoff: sa.Backoff{Timeout: c.DPD.Timeout, Base: c.DPD.Base, Tries: c.DPD.Tries}}
 	if out.Backoff == (sa.Backoff{}) {
 		out.Backoff = sa.DefaultBackoff
+	}
+	if c.MTU != 0 && (c.MTU < 576 || c.MTU > 65535) {
+		return nil, fmt.Errorf("an MTU of %d is not from 576 to 65535", c.MTU)
 	}
 	for _, name := range c.Pools {
 		if !pools[name] {

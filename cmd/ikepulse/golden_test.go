@@ -281,6 +281,8 @@ func TestCheck(t *testing.T) {
 	gold("check-good-host", goodConfig, []gateway.Finding{{Name: "kernel", Text: "has what XDP needs"},
 		{Name: "bpffs", Text: "/sys/fs/bpf is none: mount -t bpf bpf /sys/fs/bpf, or run --no-pin"}})
 	gold("check-no-dpd", strings.ReplaceAll(goodConfig, "mode: idle", "mode: off"), nil)
+	gold("check-mtu", strings.NewReplacer("mode: idle, delay: 20s}", "mode: idle, delay: 20s}, mtu: 1180",
+		"    remote: {auth: psk, id: berlin", "    mtu: 8900\n    remote: {auth: psk, id: berlin").Replace(goodConfig), nil)
 	gold("check-bad", strings.NewReplacer("delay: 20s", "dely: 20", "a.psk", "b.psk", "answer", "reply").Replace(goodConfig), nil)
 }
 

@@ -3,10 +3,12 @@ package main
 import (
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"strings"
 	"time"
 
+	"github.com/ikepulse/ikepulse/cmd/internal/config"
 	"github.com/ikepulse/ikepulse/cmd/internal/gateway"
 	"github.com/ikepulse/ikepulse/loader"
 )
@@ -97,6 +99,7 @@ func renderChecked(w io.Writer, c checked) error {
 	p.line("listen", "%s; event loops: %d", strings.Join(names, ", "), cfg.Shards)
 	p.line("capacity", "%s: %s of maps from the start, up to %s of records in /run", count(cfg.XDP.Capacity, "tunnel"),
 		size(c.memory.Maps), size(c.memory.Records))
+	p.mtus(cfg)
 	p.probes(c.probes)
 	for i, f := range c.host {
 		if i == 0 {
@@ -122,3 +125,24 @@ func (p *page) probes(r rate) {
 	}
 	p.line("probes", "with every tunnel up: %s", strings.Join(parts, ", "))
 }
+
+// mtus are those that the configuration sets, the smallest first.
+func (p *page) mtus(cfg *config.Config) {
+	by := map[int][]string{}
+	for _, c := range cfg.Connections {
+		if c.MTU != 0 {
+			by[c.MTU] = append(by[c.MTU], c.Name)
+		}
+	}
+	for _, size := range slices.Sorted(maps.Keys(by)) {
+		names := by[size]
+		whose := strings.Join(names, ", ")
+		if len(names) > maxNamed {
+			whose = count(len(names), "connection")
+		}
+		p.line("mtu", "%d inside the tunnels of %s; TCP's MSS is clamped to it", size, whose)
+	}
+}
+
+// maxNamed is how many connections a line names.
+const maxNamed = 4

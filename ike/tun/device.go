@@ -16,7 +16,7 @@ import (
 // Config is what a Device is to be.
 type Config struct {
 	Name string // of the interface; "%d" in it becomes a number. Default: ikepulse%d
-	// MTU leaves room for ESP and UDP on a path of 1500 bytes. Default: 1400
+	// MTU is the largest of any tunnel's. Default: DefaultMTU
 	MTU   int
 	Table int // the routing table of our own, which nobody else may use
 	// Mark is on everything that the gateway itself sends (SO_MARK): the rule
@@ -24,9 +24,18 @@ type Config struct {
 	Mark uint32
 	// Routes lead into the device for as long as it exists: the pools of
 	// virtual addresses. A tunnel to one of those needs no route then.
-	Routes []netip.Prefix
+	Routes []Route
 	// Plan says what may leave and enter only by tunnels; nil: nothing.
 	Plan *barrier.Plan
+}
+
+// DefaultMTU leaves room for ESP and UDP on a path of 1500 bytes.
+const DefaultMTU = 1400
+
+// Route leads to tunnels. MTU is the smallest of those; 0: the Device's.
+type Route struct {
+	To  netip.Prefix
+	MTU int
 }
 
 // Device is a TUN interface with the routes that lead to it. It belongs to the
@@ -36,6 +45,7 @@ type Device struct {
 	name  string
 	net   *network
 	pools []netip.Prefix
+	mtu   int
 
 	file atomic.Pointer[os.File]
 	anew chan struct{} // has one when file was opened anew; for Plane.Serve
@@ -52,10 +62,10 @@ func Open(c Config) (*Device, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &Device{name: name, anew: make(chan struct{}, 1)}
+	d := &Device{name: name, mtu: orDefault(c.MTU, DefaultMTU), anew: make(chan struct{}, 1)}
 	d.file.Store(file)
-	for _, p := range c.Routes {
-		d.pools = append(d.pools, p.Masked())
+	for _, r := range c.Routes {
+		d.pools = append(d.pools, r.To.Masked())
 	}
 	if d.net, err = newNetwork(name, c); err != nil {
 		return nil, errors.Join(fmt.Errorf("interface %s: %w", name, err), file.Close())
@@ -162,13 +172,14 @@ func newNetwork(name string, c Config) (*network, error) {
 		h.Close()
 		return nil, err
 	}
-	n := &network{handle: h, name: name, link: link, table: c.Table, mark: c.Mark, mtu: orDefault(c.MTU, 1400), plan: c.Plan,
+	n := &network{handle: h, name: name, link: link, table: c.Table, mark: c.Mark, mtu: orDefault(c.MTU, DefaultMTU), plan: c.Plan,
 		standing: map[netip.Prefix]*lead{}, routes: map[netip.Prefix]*lead{}, addresses: map[netip.Addr]int{}}
 	if n.plan == nil {
 		n.plan = new(barrier.Plan)
 	}
-	for _, p := range c.Routes {
-		n.standing[p.Masked()] = &lead{}
+	for _, r := range c.Routes {
+		to := r.To.Masked()
+		n.standing[to] = &lead{with: with{mtu: metric(to, r.MTU, n.mtu)}}
 	}
 	return n, nil
 }

@@ -60,7 +60,7 @@ func openIn(ns *lab.Namespace, c Config) (d *Device, err error) {
 func TestDevice(t *testing.T) {
 	ns := namespace(t, newLab(t), "gateway")
 	d, err := openIn(ns, Config{Table: testTable, Mark: testMark,
-		Routes: []netip.Prefix{netip.MustParsePrefix("10.99.0.1/16"), netip.MustParsePrefix("2001:db8:99::/64")}})
+		Routes: []Route{{To: netip.MustParsePrefix("10.99.0.1/16")}, {To: netip.MustParsePrefix("2001:db8:99::/64")}}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -170,7 +170,7 @@ func TestLeftovers(t *testing.T) {
 		if err := n.fixRules(); err != nil {
 			return err
 		}
-		return h.RouteAdd(n.route(entry{throw, unix.RTN_THROW}, netip.Addr{}))
+		return h.RouteAdd(n.route(entry{throw, unix.RTN_THROW}, with{}))
 	}
 	within(t, ns, leave)
 	within(t, ns, func() error { return Forget(testTable) })

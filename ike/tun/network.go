@@ -38,8 +38,14 @@ type network struct {
 
 // lead is a route into the interface.
 type lead struct {
-	tunnels int        // that need it; of a standing one, 0 until one has told src
-	src     netip.Addr // what this host sends from there; not valid: the kernel chooses
+	tunnels int // that need it; of a standing one, 0 until one has told src
+	with
+}
+
+// with is what the kernel knows of a route beside where it leads.
+type with struct {
+	src netip.Addr // what this host sends from there; not valid: the kernel chooses
+	mtu int        // the smallest that any of its tunnels has had since the first; 0: the interface's
 }
 
 // entry is one route of our table: into the interface, an end (unreachable), or
@@ -78,7 +84,7 @@ func (n *network) setUp() error {
 	}
 	for e := range present {
 		if _, ok := wanted[e]; !ok {
-			if err := n.handle.RouteDel(n.route(e, netip.Addr{})); err != nil {
+			if err := n.handle.RouteDel(n.route(e, with{})); err != nil {
 				return fmt.Errorf("leftover route to %v: %w", e.to, err)
 			}
 		}
@@ -115,27 +121,27 @@ func (n *network) takeDown() error {
 	errs = append(errs, err)
 	for e := range present {
 		if e.kind != unix.RTN_UNICAST {
-			errs = append(errs, n.handle.RouteDel(n.route(e, netip.Addr{})))
+			errs = append(errs, n.handle.RouteDel(n.route(e, with{})))
 		}
 	}
 	return errors.Join(errs...)
 }
 
-// wanted are the routes that ought to be there, with their source addresses.
-func (n *network) wanted() map[entry]netip.Addr {
-	all := map[entry]netip.Addr{}
+// wanted are the routes that ought to be there, with what else the kernel is to know of them.
+func (n *network) wanted() map[entry]with {
+	all := map[entry]with{}
 	for to, v := range n.plan.Verdicts() {
 		switch {
 		case v != barrier.Covered:
-			all[entry{to, unix.RTN_THROW}] = netip.Addr{}
+			all[entry{to, unix.RTN_THROW}] = with{}
 		case !n.plan.Pass:
-			all[entry{to, unix.RTN_UNREACHABLE}] = netip.Addr{}
+			all[entry{to, unix.RTN_UNREACHABLE}] = with{}
 		}
 	}
 	for _, leads := range []map[netip.Prefix]*lead{n.routes, n.standing} {
 		for to, l := range leads {
 			if n.open(to) {
-				all[entry{to, unix.RTN_UNICAST}] = l.src
+				all[entry{to, unix.RTN_UNICAST}] = l.with
 			}
 		}
 	}
@@ -178,13 +184,13 @@ func destination(to *net.IPNet, family int) netip.Prefix {
 
 // addMissing adds what is wanted and not present: first what ends packets or
 // keeps them outside.
-func (n *network) addMissing(wanted map[entry]netip.Addr, present map[entry]bool) error {
+func (n *network) addMissing(wanted map[entry]with, present map[entry]bool) error {
 	for _, kinds := range [][]int{{unix.RTN_UNREACHABLE, unix.RTN_THROW}, {unix.RTN_UNICAST}} {
-		for e, src := range wanted {
+		for e, w := range wanted {
 			if present[e] || e.kind != kinds[0] && e.kind != kinds[len(kinds)-1] {
 				continue
 			}
-			if err := n.handle.RouteReplace(n.route(e, src)); err != nil {
+			if err := n.handle.RouteReplace(n.route(e, w)); err != nil {
 				return fmt.Errorf("route to %v: %w", e.to, err)
 			}
 		}
@@ -192,9 +198,8 @@ func (n *network) addMissing(wanted map[entry]netip.Addr, present map[entry]bool
 	return nil
 }
 
-// route is an entry as the kernel takes it; src is the address that this host
-// sends from there, if it has the choice.
-func (n *network) route(e entry, src netip.Addr) *netlink.Route {
+// route is an entry as the kernel takes it.
+func (n *network) route(e entry, w with) *netlink.Route {
 	r := &netlink.Route{Dst: ipNet(e.to), Table: n.table, Protocol: unix.RTPROT_STATIC, Type: e.kind}
 	switch e.kind {
 	case unix.RTN_THROW:
@@ -207,9 +212,11 @@ func (n *network) route(e entry, src netip.Addr) *netlink.Route {
 	if e.to.Addr().Is4() {
 		r.Scope = unix.RT_SCOPE_LINK
 	}
-	if src.IsValid() {
-		r.Src = src.AsSlice()
+	if w.src.IsValid() {
+		r.Src = w.src.AsSlice()
 	}
+	// Not locked: a lock would end path MTU discovery behind the tunnel.
+	r.MTU = w.mtu
 	return r
 }
 
@@ -241,9 +248,9 @@ func (n *network) follow(p *barrier.Plan) error {
 		there[e] = true
 	}
 	errs := []error{n.addMissing(now, there)}
-	for e, src := range before {
+	for e, w := range before {
 		if _, still := now[e]; !still {
-			errs = append(errs, ignore(n.handle.RouteDel(n.route(e, src)), unix.ESRCH))
+			errs = append(errs, ignore(n.handle.RouteDel(n.route(e, w)), unix.ESRCH))
 		}
 	}
 	return errors.Join(append(errs, n.fixRules())...)
@@ -252,11 +259,11 @@ func (n *network) follow(p *barrier.Plan) error {
 // lead adds the routes of a tunnel. own are our addresses inside it, and local
 // what it may carry from us: this host itself sends from one of those. After
 // an error nothing has changed.
-func (n *network) lead(routes []netip.Prefix, own []netip.Addr, local []wire.Selector) error {
+func (n *network) lead(routes []netip.Prefix, mtu int, own []netip.Addr, local []wire.Selector) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	for i, to := range routes {
-		if err := n.add(to, own, local); err != nil {
+		if err := n.add(to, metric(to, mtu, n.mtu), own, local); err != nil {
 			for _, added := range routes[:i] {
 				_ = n.drop(added) // it was added just now
 			}
@@ -266,24 +273,39 @@ func (n *network) lead(routes []netip.Prefix, own []netip.Addr, local []wire.Sel
 	return nil
 }
 
-func (n *network) add(to netip.Prefix, own []netip.Addr, local []wire.Selector) error {
+func (n *network) add(to netip.Prefix, mtu int, own []netip.Addr, local []wire.Selector) error {
 	if p, l := n.stands(to); l != nil {
 		return n.sourceStanding(p, l, own, local)
 	}
 	if l := n.routes[to]; l != nil {
-		l.tunnels++
-		return nil
+		return n.share(to, l, mtu)
 	}
 	src, err := n.source(to.Addr().Is4(), own, local)
 	if err != nil {
 		return err
 	}
+	l := &lead{1, with{src, mtu}}
 	if n.open(to) {
-		if err := n.handle.RouteAdd(n.route(entry{to, unix.RTN_UNICAST}, src)); err != nil {
+		if err := n.handle.RouteAdd(n.route(entry{to, unix.RTN_UNICAST}, l.with)); err != nil {
 			return err
 		}
 	}
-	n.routes[to] = &lead{tunnels: 1, src: src}
+	n.routes[to] = l
+	return nil
+}
+
+// share has one more tunnel use a route.
+func (n *network) share(to netip.Prefix, l *lead, mtu int) error {
+	if mtu != 0 && (l.mtu == 0 || mtu < l.mtu) {
+		smaller := with{l.src, mtu}
+		if n.open(to) {
+			if err := n.handle.RouteReplace(n.route(entry{to, unix.RTN_UNICAST}, smaller)); err != nil {
+				return err
+			}
+		}
+		l.with = smaller
+	}
+	l.tunnels++
 	return nil
 }
 
@@ -305,7 +327,7 @@ func (n *network) sourceStanding(to netip.Prefix, l *lead, own []netip.Addr, loc
 	}
 	src, err := n.source(to.Addr().Is4(), own, local)
 	if err == nil && src.IsValid() && n.open(to) {
-		err = n.handle.RouteReplace(n.route(entry{to, unix.RTN_UNICAST}, src))
+		err = n.handle.RouteReplace(n.route(entry{to, unix.RTN_UNICAST}, with{src, l.mtu}))
 	}
 	if err == nil {
 		l.tunnels, l.src = 1, src
@@ -365,7 +387,7 @@ func (n *network) drop(to netip.Prefix) error {
 	if !n.open(to) {
 		return nil
 	}
-	return ignore(n.handle.RouteDel(n.route(entry{to, unix.RTN_UNICAST}, netip.Addr{})), unix.ESRCH)
+	return ignore(n.handle.RouteDel(n.route(entry{to, unix.RTN_UNICAST}, with{})), unix.ESRCH)
 }
 
 // own gives the interface virtual addresses. After an error nothing has

@@ -310,7 +310,7 @@ func TestServeEnds(t *testing.T) {
 	ns := namespace(t, l, "gateway")
 	var d *Device
 	within(t, ns, func() (err error) {
-		d, err = Open(Config{Name: "ikepulse-test", Table: testTable, Mark: testMark, Routes: prefixes("10.99.0.0/24")})
+		d, err = Open(Config{Name: "ikepulse-test", Table: testTable, Mark: testMark, Routes: []Route{{To: netip.MustParsePrefix("10.99.0.0/24")}}})
 		return err
 	})
 	p := New(d, nil, nil)

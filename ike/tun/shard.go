@@ -31,6 +31,7 @@ type tunnel struct {
 	in            *esp.Inbound
 	out           *esp.Outbound // nil: not installed
 	path          sa.Path
+	mtu           int
 	sent          int64
 }
 
@@ -41,6 +42,7 @@ type Shard struct {
 	index   int
 	tunnels map[uint32]*tunnel // by inbound SPI
 	buffer  []byte
+	syn     []byte // a clamped copy
 	found   []*tunnel
 	count   counters
 }
@@ -60,12 +62,13 @@ func (s *Shard) InstallInbound(c *sa.ChildSA) error {
 	if err != nil {
 		return err
 	}
+	mtu := s.plane.device.mtuOf(c.MTU)
 	if err := s.plane.device.net.own(c.VirtualIPs); err != nil {
 		return err
 	}
 	local, remote := slices.Clone(c.Local), slices.Clone(c.Remote)
 	s.tunnels[c.InSPI] = &tunnel{shard: s.index, local: local, remote: remote, routes: routes,
-		inSPI: c.InSPI, outSPI: c.OutSPI, virtual: slices.Clone(c.VirtualIPs),
+		inSPI: c.InSPI, outSPI: c.OutSPI, virtual: slices.Clone(c.VirtualIPs), mtu: mtu,
 		in: esp.NewInbound(c.InSPI, c.Suite, c.InEncr, c.InInteg, remote, local, window)}
 	return nil
 }
@@ -81,7 +84,7 @@ func (s *Shard) InstallOutbound(c *sa.ChildSA) error {
 	case t.out != nil:
 		return errInstalled
 	}
-	if err := s.plane.device.net.lead(t.routes, t.virtual, t.local); err != nil {
+	if err := s.plane.device.net.lead(t.routes, t.mtu, t.virtual, t.local); err != nil {
 		return err
 	}
 	t.out = esp.NewOutbound(c.OutSPI, c.Suite, c.OutEncr, c.OutInteg, t.local, t.remote, firstSequence)
@@ -163,6 +166,7 @@ func (s *Shard) Receive(now int64, p wire.Packet) (authentic bool) {
 		return authentic
 	}
 	s.buffer = inner
+	clampMSS(inner, t.mtu)
 	if err := s.plane.device.write(inner); err != nil {
 		s.count.deviceErrors.Add(1)
 		return true
@@ -181,11 +185,18 @@ func (s *Shard) Transmit(now int64, inner []byte) {
 		return
 	}
 	s.found = s.plane.find(s.found[:0], src, dst)
+	option, syn := findMSS(inner)
 	for _, t := range s.found {
 		if t.shard != s.index {
 			continue
 		}
-		packet, err := t.out.Seal(s.buffer[:0], inner)
+		text := inner
+		if syn { // the next tunnel, or the next shard, may have a larger MTU
+			s.syn = append(s.syn[:0], inner...)
+			text = s.syn
+			option.clamp(text, t.mtu)
+		}
+		packet, err := t.out.Seal(s.buffer[:0], text)
 		if errors.Is(err, esp.ErrSelector) {
 			continue // agreed for these addresses, but not for the protocol or the ports
 		}

@@ -85,7 +85,7 @@ func newSideBy(t *testing.T, ns *lab.Namespace, plan *barrier.Plan, routes ...st
 	s := &side{t: t, ns: ns, loop: make(chan func(), 1000), stamps: map[uint32]int64{}}
 	c := Config{Table: testTable, Mark: testMark, Plan: plan}
 	for _, r := range routes {
-		c.Routes = append(c.Routes, netip.MustParsePrefix(r))
+		c.Routes = append(c.Routes, Route{To: netip.MustParsePrefix(r)})
 	}
 	within(t, ns, func() (err error) {
 		s.device, err = Open(c)
@@ -182,7 +182,7 @@ func (s *side) wait(what string, done func(Counters) bool) {
 }
 
 // children are the two views of one Child SA.
-func children(t *testing.T, n uint32, local, remote []wire.Selector) (here, there *sa.ChildSA) {
+func children(t testing.TB, n uint32, local, remote []wire.Selector) (here, there *sa.ChildSA) {
 	t.Helper()
 	p, err := suite.ParseESP("aes128gcm16-esn")
 	if err != nil {

@@ -84,6 +84,7 @@ type Connection struct {
 	Proposals     []string
 	ESPProposals  []string      // what a child has that names none
 	NATKeepalive  time.Duration // as the natted side: how often we send a keepalive
+	MTU           int           // of the packets inside; 0: what suits the data plane
 	DPD           DPD
 	Children      []Child // exactly one, so far
 }

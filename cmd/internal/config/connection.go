@@ -39,6 +39,7 @@ const (
 var connectionKeys = block[Connection]{
 	{name: "local", read: func(c *Connection, v value) { c.readLocal(v) }},
 	{name: "remote", read: func(c *Connection, v value) { c.readRemote(v) }},
+	{name: "mtu", read: func(c *Connection, v value) { c.MTU = v.wholeOrAuto(minMTU, maxMTU) }},
 	{name: "vips", read: func(c *Connection, v value) { c.VIPs = v.addresses(2, goodVIP) }},
 	{name: "pools", read: func(c *Connection, v value) { c.readPoolNames(v) }},
 	{name: "proposals", read: func(c *Connection, v value) { c.Proposals = v.proposals(v.l.checks.IKEProposal) }},
@@ -65,7 +66,7 @@ var connectionKeys = block[Connection]{
 }
 
 var defaultsKeys = connectionKeys.only(inConnection,
-	"local", "proposals", "esp_proposals", "nat_keepalive", "dpd")
+	"local", "mtu", "proposals", "esp_proposals", "nat_keepalive", "dpd")
 
 func (l *loader) readConnections(v value) {
 	v.named("connections", func(name string, v value) {
@@ -98,6 +99,7 @@ func (l *loader) checkConnection(c *Connection, v value) {
 		}
 	}
 	c.checkRole(v)
+	c.checkMTU(v)
 	c.inheritChild()
 	l.checkPair(c, v)
 }
@@ -147,7 +149,7 @@ func (c *Connection) readPoolNames(v value) {
 	c.Pools = distinct(v, 8, func(item value) (string, bool) {
 		name, ok := item.text()
 		if ok {
-			v.l.poolUses = append(v.l.poolUses, poolUse{name, item.pos()})
+			v.l.poolUses = append(v.l.poolUses, poolUse{name, item.pos(), c.MTU})
 		}
 		return name, ok
 	})

@@ -46,6 +46,7 @@ type loader struct {
 type poolUse struct {
 	name string
 	at   Pos
+	mtu  int // the connection's
 }
 
 // peer is whom a connection is for.
@@ -121,13 +122,21 @@ func (l *loader) sort(ps Problems) {
 	})
 }
 
-// checkPoolUses finds pools that nobody defines.
+// checkPoolUses finds pools that nobody defines, and those that a connection's
+// MTU does not suit.
 func (l *loader) checkPoolUses() {
 	if l.incomplete {
 		return
 	}
+	pools := map[string]Pool{}
+	for _, p := range l.cfg.Pools {
+		pools[p.Name] = p
+	}
 	for _, use := range l.poolUses {
 		if _, there := l.names["pools."+use.name]; there {
+			if p, good := pools[use.name]; good && lessThanIPv6(use.mtu, p.Addresses.Addr()) {
+				l.report(use.at, "pools", tooSmallForIPv6(use.mtu, p.Addresses))
+			}
 			continue
 		}
 		text := "there is no pool " + quoted(use.name)

@@ -37,7 +37,7 @@ func connection(c *config.Connection) ike.Connection {
 		Name: c.Name, LocalID: c.Local.ID.String(), RemoteID: c.Remote.ID.String(),
 		LocalAddresses: c.Local.Addresses, RemoteAddresses: c.Remote.Addresses,
 		Proposals: c.Proposals, ESPProposals: child.ESPProposals, Pools: c.Pools, VirtualIPs: c.VIPs,
-		NATKeepalive: c.NATKeepalive,
+		NATKeepalive: c.NATKeepalive, MTU: c.MTU,
 		DPD: ike.DPD{Mode: c.DPD.Mode, Delay: c.DPD.Delay, MaxSuppress: c.DPD.MaxSuppress,
 			Timeout: c.DPD.Retransmit.Timeout, Base: c.DPD.Retransmit.Base, Tries: c.DPD.Retransmit.Tries},
 		Child: ike.Child{Name: child.Name, LocalTS: selectors(child.LocalTS), RemoteTS: selectors(child.RemoteTS)},

@@ -23,7 +23,8 @@ func (d *daemon) openDataplane(context.Context) error {
 		return fmt.Errorf("barriers: %w", err)
 	}
 	n := d.Names
-	device, err := tun.Open(tun.Config{Name: n.TUN, Table: n.Table, Mark: n.mark(), Routes: guard.covers.Pools, Plan: guard.plan})
+	device, err := tun.Open(tun.Config{Name: n.TUN, Table: n.Table, Mark: n.mark(),
+		MTU: deviceMTU(d.Config), Routes: poolRoutes(d.Config), Plan: guard.plan})
 	if err != nil {
 		return errors.Join(fmt.Errorf("data plane: %w", err), guard.close(true))
 	}

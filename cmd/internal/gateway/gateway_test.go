@@ -33,6 +33,7 @@ connections:
     pools: [office]
     proposals: [aes128gcm16-prfsha256-x25519]
     nat_keepalive: 9s
+    mtu: 1180
     dpd: {mode: on-demand, delay: 11s, max_suppress: 3m, retransmit: {timeout: 2s, base: 1.5, tries: 7}}
     children:
       net: {local_ts: ["10.0.0.0/8[6/443]"], remote_ts: [dynamic], esp_proposals: [aes256gcm16-esn]}
@@ -75,7 +76,7 @@ func TestConfig(t *testing.T) {
 		Connections: []ike.Connection{
 			{Name: "rw", LocalID: "vpn.example.org", RemoteID: "*@example.org",
 				LocalAddresses: []netip.Addr{netip.MustParseAddr("198.51.100.1")}, Pools: []string{"office"},
-				Proposals: []string{"aes128gcm16-prfsha256-x25519"}, ESPProposals: []string{"aes256gcm16-esn"}, NATKeepalive: 9 * time.Second,
+				Proposals: []string{"aes128gcm16-prfsha256-x25519"}, ESPProposals: []string{"aes256gcm16-esn"}, NATKeepalive: 9 * time.Second, MTU: 1180,
 				DPD: ike.DPD{Mode: "on-demand", Delay: 11 * time.Second, MaxSuppress: 3 * time.Minute, Timeout: 2 * time.Second, Base: 1.5, Tries: 7},
 				Child: ike.Child{Name: "net", RemoteTS: []ike.Selector{{Dynamic: true, ToPort: 65535}},
 					LocalTS: []ike.Selector{{Prefix: netip.MustParsePrefix("10.0.0.0/8"), Protocol: 6, FromPort: 443, ToPort: 443}}}},

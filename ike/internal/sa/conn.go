@@ -23,6 +23,7 @@ type Conn struct {
 	// NATKeepalive is how long we, when behind a NAT, stay silent before a
 	// keepalive goes out; 0 sends none.
 	NATKeepalive time.Duration
+	MTU          int // of the tunnel; 0: what suits the data plane
 }
 
 // ChildConfig is what a connection's Child SA may carry.

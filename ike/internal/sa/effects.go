@@ -143,6 +143,7 @@ type ChildSA struct {
 	Local, Remote     []wire.Selector // narrowed; ours and the peer's side
 	Path              Path
 	VirtualIPs        []netip.Addr // ours, given by the peer
+	MTU               int          // of the packets inside; 0: what suits the data plane
 }
 
 // EventKind says what an Event is about.

@@ -122,10 +122,13 @@ func (s *SA) Tries() int { return int(s.req.try) }
 // Child is the SA's Child SA, if it has one. The slices are fresh copies.
 func (s *SA) Child() (ChildSA, bool) {
 	c := &s.rec.Child
+	if c.InSPI == 0 {
+		return ChildSA{}, false
+	}
 	return ChildSA{InSPI: c.InSPI, OutSPI: c.OutSPI, ReqID: c.ReqID, Suite: c.Suite,
 		InEncr: c.InEncr, InInteg: c.InInteg, OutEncr: c.OutEncr, OutInteg: c.OutInteg,
 		Local: selectorsOf(c.Local[:c.NLocal]), Remote: selectorsOf(c.Remote[:c.NRemote]),
-		Path: s.Path(), VirtualIPs: c.vips()}, c.InSPI != 0
+		Path: s.Path(), VirtualIPs: c.vips(), MTU: s.conn.MTU}, true
 }
 
 // InSPI is the inbound SPI of the Child SA, or 0.
