@@ -101,7 +101,7 @@ func fill(dir string) error {
 // TestKilled: whenever kill -9 comes, each record in the file is whole, and
 // the only one of its SA.
 func TestKilled(t *testing.T) {
-	for i := range 20 {
+	for i := range 100 {
 		path := filepath.Join(t.TempDir(), "records")
 		cmd := victimOf("churn", path)
 		out, err := cmd.StdoutPipe()
@@ -114,7 +114,7 @@ func TestKilled(t *testing.T) {
 		if _, err := out.Read(make([]byte, 1)); err != nil { // it has begun
 			t.Fatal(err)
 		}
-		time.Sleep(time.Duration(i) * 531 * time.Microsecond)
+		time.Sleep(time.Duration(i%20) * 131 * time.Microsecond)
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait() // it was killed
 		found := stored(t, path)
@@ -133,16 +133,24 @@ func churn(path string) error {
 	if err != nil {
 		return err
 	}
+	// Made before, so that most of the time goes into storing them.
+	const kinds = 8
+	var made [40][kinds][]byte
+	for spi := range made {
+		for k := range kinds {
+			made[spi][k] = sealed(uint64(spi)+1, 32+(k+1)*4064/kinds)
+		}
+	}
 	r := rand.New(rand.NewSource(time.Now().UnixNano()))
 	for i := uint64(0); ; i++ {
 		spi := i%40 + 1
 		if i == 400 {
 			fmt.Println("begun")
 		}
-		if r.Intn(4) == 0 {
+		if i%160 < 40 { // they begin anew, and grow again
 			err = s.Delete(spi)
 		}
-		if err = errors.Join(err, s.Put(spi, sealed(spi, 32+r.Intn(4065)))); err != nil {
+		if err = errors.Join(err, s.Put(spi, made[spi-1][r.Intn(kinds)])); err != nil {
 			return err
 		}
 	}
