@@ -41,6 +41,7 @@ Example: ikepulse follow eth0 --every 30s`,
 			if c.Bool("json") {
 				tell = json.NewEncoder(e.stdout).Encode
 			}
+			outlastTerminal(c.Context, func() {})
 			err := follow.Run(c.Context, follow.Options{
 				Names: gateway.NamesOf(c.String("instance")), Interfaces: gateway.RealNames(c.Args().Slice()), Report: c.Duration("every"),
 				XDP:  loader.Options{Instance: c.String("instance"), Capacity: c.Int("capacity"), Keepalive: c.String("keepalive")},

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/signal"
 	"strings"
 
 	"github.com/urfave/cli/v2"
@@ -33,22 +32,6 @@ func main() { os.Exit(program()) }
 func program() int {
 	_, err := unix.IoctlGetTermios(int(os.Stdout.Fd()), unix.TCGETS)
 	return ikepulse(interruptible(), env{os.Stdout, os.Stderr, err == nil}, os.Args)
-}
-
-// interruptible ends with the first signal; the second ends the process where
-// it stands.
-func interruptible() context.Context {
-	ctx, cancel := context.WithCancel(context.Background())
-	signals := make(chan os.Signal, 2)
-	signal.Notify(signals, unix.SIGINT, unix.SIGTERM)
-	// Ends with the process.
-	go func() {
-		<-signals
-		cancel()
-		<-signals
-		os.Exit(exitError)
-	}()
-	return ctx
 }
 
 // ikepulse runs one command line and returns its exit code.

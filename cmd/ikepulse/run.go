@@ -20,8 +20,9 @@ func runCommand(e env) *cli.Command {
 	return &cli.Command{
 		Name: "run", Category: "Run", Usage: "run the gateway",
 		UsageText: "[--config FILE] [--no-pin]",
-		Description: `Runs in the foreground and logs to stderr. The first SIGTERM or SIGINT deletes
-the tunnels, for 5 seconds at most, and ends it; the second ends it at once.
+		Description: `Runs in the foreground and logs to stderr. The first SIGTERM, SIGINT or SIGQUIT
+deletes the tunnels, for 5 seconds at most, and ends it; the second ends it at
+once. SIGHUP changes nothing yet, and a log that nobody reads stops nothing.
 The XDP program and its maps stay, pinned in /sys/fs/bpf/ikepulse/<instance>,
 until "ikepulse detach". Tunnels do not survive a restart yet.
 
@@ -39,7 +40,13 @@ Example: ikepulse run --config /etc/ikepulse/ikepulse.yaml`,
 				fmt.Fprintln(e.stderr, problems.Error())
 				return &codeError{code: exitError}
 			}
-			log := newLogger(e.stderr, cfg.Log)
+			outlastReader()
+			lines := newLogWriter(e.stderr, cfg.Log)
+			defer lines.close()
+			log := newLogger(lines, cfg.Log)
+			outlastTerminal(c.Context, func() {
+				log.Warn("SIGHUP: the configuration cannot be read again yet; restart the daemon for a new one")
+			})
 			for _, note := range cfg.Notes {
 				log.Warn(note.String())
 			}

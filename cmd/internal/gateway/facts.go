@@ -21,6 +21,7 @@ type facts struct {
 	fentry     error // nil: such programs may be loaded
 	bpffs      bool  // at its usual place
 	runIsTmpfs bool
+	swap       error // why records may get there
 	tun        error
 	conntrack  bool
 	rpFilter   int // what a new interface has
@@ -47,7 +48,7 @@ func lookAround(c *config.Config) facts {
 	_, errBTF := os.Stat(btfFile)
 	_, errConntrack := os.Stat("/proc/sys/net/netfilter/nf_conntrack_count")
 	f := facts{release: unix.ByteSliceToString(name.Release[:]), needs: loader.Probe(), btf: errBTF, fentry: loader.ProbeFentry(),
-		bpffs: isFileSystem("/sys/fs/bpf", unix.BPF_FS_MAGIC), runIsTmpfs: isFileSystem("/run", unix.TMPFS_MAGIC),
+		bpffs: isFileSystem("/sys/fs/bpf", unix.BPF_FS_MAGIC), runIsTmpfs: isFileSystem("/run", unix.TMPFS_MAGIC), swap: lockableRecords(c),
 		tun: openable("/dev/net/tun"), conntrack: errConntrack == nil, cpus: runtime.NumCPU()}
 	for _, which := range []string{"all", "default"} {
 		f.rpFilter = max(f.rpFilter, sysctlNumber("net/ipv4/conf/"+which+"/rp_filter"))
@@ -90,6 +91,9 @@ func (f facts) findings(c *config.Config) []Finding {
 	out = append(out, Finding{"bpffs", either(f.bpffs, "/sys/fs/bpf", "/sys/fs/bpf is none, without which XDP is off: mount -t bpf bpf /sys/fs/bpf, or run --no-pin")},
 		Finding{"records", either(f.runIsTmpfs, "/run", "/run is no tmpfs: none are kept, since they hold keys")},
 		Finding{"tun", saying("there", f.tun)})
+	if f.swap != nil && f.runIsTmpfs {
+		out = append(out, Finding{"swap", "records may be written to a swap device: " + oneLine(f.swap)})
+	}
 	if f.conntrack && c.XDP.Keepalive != "pass" {
 		out = append(out, Finding{"conntrack", "it is in use here: keepalives that XDP takes do not refresh its entries"})
 	}

@@ -32,6 +32,7 @@ func TestFindings(t *testing.T) {
 		{"lockdown", func(f *facts, _ *config.Config) { f.fentry = errors.New("kernel lockdown: not permitted") }, "evidence", "fentry programs are refused (kernel lockdown: not permitted)"},
 		{"no bpffs", func(f *facts, _ *config.Config) { f.bpffs = false }, "bpffs", "mount -t bpf bpf /sys/fs/bpf, or run --no-pin"},
 		{"run on disk", func(f *facts, _ *config.Config) { f.runIsTmpfs = false }, "records", "/run is no tmpfs"},
+		{"little locked memory", func(f *facts, _ *config.Config) { f.swap = errors.New("the limit is 8 MB") }, "swap", "swap device: the limit is 8 MB"},
 		{"no TUN", func(f *facts, _ *config.Config) { f.tun = fs.ErrNotExist }, "tun", "file does not exist"},
 		{"conntrack", func(f *facts, _ *config.Config) { f.conntrack = true }, "conntrack", "do not refresh"},
 		{"conntrack sees all", func(f *facts, c *config.Config) { f.conntrack, c.XDP.Keepalive = true, "pass" }, "", ""},

@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ikepulse/ikepulse/cmd/internal/config"
 	"github.com/ikepulse/ikepulse/cmd/internal/records"
 	"github.com/ikepulse/ikepulse/maps"
 )
@@ -30,9 +31,18 @@ func (d *daemon) openStore(context.Context) error {
 	if left > 0 {
 		d.Log.Warn("IKE SAs of an earlier run are gone: none survives a restart yet", "sas", left)
 	}
+	if err := lockableRecords(d.Config); err != nil {
+		d.Log.Warn("records may be written to a swap device: they hold keys", "error", err)
+	}
 	d.store = store
 	// What is left in it are SAs whose end was not announced: nothing that
 	// the next run could use.
 	d.own(func() error { return errors.Join(os.Remove(d.Names.Records), store.Close()) })
 	return nil
+}
+
+// lockableRecords says why the records of all tunnels cannot be kept out of
+// swap, or is nil.
+func lockableRecords(c *config.Config) error {
+	return records.Lockable(MemoryFor(c.XDP.Capacity).Records)
 }

@@ -37,8 +37,11 @@ func TestStore(t *testing.T) {
 	if err := s.Put(9, record); !errors.Is(err, ErrFull) {
 		t.Fatalf("a third record of two: %v", err)
 	}
-	if err := s.Put(7, make([]byte, 5000)); err == nil {
-		t.Fatal("a record larger than its slot was taken")
+	if err := s.Put(7, make([]byte, 4096)); err != nil {
+		t.Fatalf("the largest record of an SA: %v", err)
+	}
+	if err := s.Put(7, make([]byte, 4097)); err == nil {
+		t.Fatal("a record larger than any slot was taken")
 	}
 	if err := s.Delete(8); err != nil {
 		t.Fatal(err)

@@ -1,0 +1,131 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ikepulse/ikepulse/cmd/internal/config"
+	"github.com/ikepulse/ikepulse/test/lab"
+)
+
+// TestLogWriter: a reader who stops reading keeps nobody, and learns later how
+// much he has missed.
+func TestLogWriter(t *testing.T) {
+	r, out := io.Pipe()
+	w := newLogWriter(out, config.Log{Format: "text"})
+	log := newLogger(w, config.Log{Format: "text"})
+	const more = 100
+	for i := range logLines + 1 + more {
+		log.Info("line", "n", i)
+	}
+	read := make(chan string)
+	go func() { // ends with the log
+		b, _ := io.ReadAll(r)
+		read <- string(b)
+	}()
+	w.close()
+	out.Close()
+	text := <-read
+	if got := strings.Count(text, "msg=line "); got < logLines || got > logLines+1 || !strings.Contains(text, "n=0\n") {
+		t.Errorf("%d lines", got)
+	}
+	if !strings.Contains(text, fmt.Sprintf(" lines=%d\n", logLines+1+more-strings.Count(text, "msg=line "))) {
+		t.Errorf("not told: %s", text[len(text)-200:])
+	}
+}
+
+// TestLogReaderGone: a daemon outlives whoever reads its log, also where the
+// pipe is full, and its terminal.
+func TestLogReaderGone(t *testing.T) {
+	for name, c := range map[string]struct{ stays bool }{
+		"reader goes":          {false},
+		"reader does not read": {true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newSite(t)
+			s.write("anna.psk", psk+"\n")
+			r, w, err := os.Pipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer r.Close()
+			if c.stays { // a pipe that is full from the beginning
+				fd := int(w.Fd())
+				err := unix.SetNonblock(fd, true)
+				for err == nil {
+					_, err = unix.Write(fd, make([]byte, 4096))
+				}
+				if err = unix.SetNonblock(fd, false); err != nil {
+					t.Fatal(err)
+				}
+			}
+			file := s.write("gateway.yaml", strings.Replace(gatewayConfig, "shards:", "log: {level: debug}\nshards:", 1))
+			gw, err := s.Gateway.Start(lab.Command{Path: "/proc/self/exe", Args: []string{"run", "--config", file},
+				Env: append(os.Environ(), asProgram+"=yes"), Output: w})
+			if err != nil {
+				t.Fatal(err)
+			}
+			w.Close()
+			s.await("it answers", func() error {
+				if r := s.do(s.Gateway, "status"); r.code != 0 {
+					return errors.New(r.out)
+				}
+				return nil
+			})
+			if !c.stays {
+				r.Close()
+			}
+			for range 3 {
+				if err := gw.Signal(unix.SIGHUP); err != nil { // which it logs
+					t.Fatal(err)
+				}
+				time.Sleep(50 * time.Millisecond)
+			}
+			client := s.run(s.Clients[0], "--instance", "anna", "--config", s.write("anna.yaml", fmt.Sprintf(clientConfig, s.dir)))
+			for range 3 {
+				s.want(s.Clients[0], 0, []string{"office is up\n"}, "--instance", "anna", "initiate", "office")
+				s.want(s.Gateway, 0, nil, "terminate", "*")
+			}
+			s.want(s.Gateway, 0, []string{"healthy\n"}, "status")
+			s.stop(client)
+			if err := gw.Signal(unix.SIGQUIT); err != nil { // an end as any other
+				t.Fatal(err)
+			}
+			select {
+			case <-gw.Done():
+			case <-time.After(limit):
+				t.Fatal("does not end")
+			}
+			if err := gw.Wait(); err != nil {
+				t.Error(err)
+			}
+			s.nothingRuns()
+			s.detached()
+		})
+	}
+}
+
+// TestHangup: SIGHUP ends nobody, and is told to have done nothing.
+func TestHangup(t *testing.T) {
+	s := newSite(t)
+	gw := s.run(s.Gateway, "--config", s.write("gateway.yaml", gatewayConfig))
+	if err := gw.Signal(unix.SIGHUP); err != nil {
+		t.Fatal(err)
+	}
+	s.await("it is logged", func() error {
+		if !strings.Contains(gw.log.String(), "SIGHUP: the configuration cannot be read again yet") {
+			return errors.New(gw.log.String())
+		}
+		return nil
+	})
+	s.want(s.Gateway, 0, []string{"healthy\n"}, "status")
+	s.stop(gw)
+	s.want(s.Gateway, 0, nil, "detach", "--all")
+}
