@@ -70,6 +70,9 @@ func (s *Shard) InstallInbound(c *sa.ChildSA) error {
 	if err != nil {
 		return err
 	}
+	if err := s.plane.device.net.free(c.VirtualIPs, c.Path.Remote.Addr()); err != nil {
+		return err
+	}
 	if err := s.plane.device.net.own(c.VirtualIPs); err != nil {
 		return err
 	}
