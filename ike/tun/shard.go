@@ -63,6 +63,9 @@ func (s *Shard) InstallInbound(c *sa.ChildSA) error {
 		return err
 	}
 	mtu := s.plane.device.mtuOf(c.MTU)
+	if err := s.plane.device.net.free(c.VirtualIPs, c.Path.Remote.Addr()); err != nil {
+		return err
+	}
 	if err := s.plane.device.net.own(c.VirtualIPs); err != nil {
 		return err
 	}

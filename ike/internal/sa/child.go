@@ -15,7 +15,6 @@ var (
 	errSlots   = errors.New("no free slot for an inbound SPI: the capacity is used up")
 	errNoChild = errors.New("the peer gave no Child SA")
 	errWidened = errors.New("the peer's traffic selectors go beyond ours")
-	errAddress = errors.New("the peer gave no virtual address")
 	errNoNATT  = errors.New("the peer does not encapsulate ESP in UDP, and we do nothing else")
 )
 
@@ -217,7 +216,8 @@ func (s *SA) setChild(in, out uint32, ch suite.Choice, own, peer []wire.Selector
 }
 
 // takeChild checks and derives the initiator's first Child SA. RFC 7296 §2.9:
-// an answer may be narrower than the offer, never wider.
+// an answer may be narrower than the offer, never wider. It is not taken at its
+// word: see given and cut.
 func (s *SA) takeChild() error {
 	a := s.hs.auth
 	if a.sa == nil || a.tsi == nil || a.tsr == nil {
@@ -234,14 +234,15 @@ func (s *SA) takeChild() error {
 	if !within(a.tsi.Selectors, local) || !within(a.tsr.Selectors, remote) {
 		return errWidened
 	}
-	var vips []netip.Addr
-	if a.cp != nil && a.cp.Kind == wire.CFGReply {
-		vips = addresses(a.cp)
+	vips, err := s.given(a.cp)
+	if err != nil {
+		return err
 	}
-	if len(s.conn.VIPs) > 0 && len(vips) == 0 {
-		return errAddress
+	own, err := s.cut(a.tsi.Selectors, vips)
+	if err != nil {
+		return err
 	}
-	s.setChild(s.hs.childSPI, binary.BigEndian.Uint32(chosen.SPI), chosen.Choice, a.tsi.Selectors, a.tsr.Selectors)
+	s.setChild(s.hs.childSPI, binary.BigEndian.Uint32(chosen.SPI), chosen.Choice, own, a.tsr.Selectors)
 	s.rec.Child.setVIPs(vips)
 	return nil
 }

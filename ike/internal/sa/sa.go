@@ -22,6 +22,7 @@ import (
 type Env struct {
 	Rand     io.Reader // never fails: crypto/rand, or a test's stream
 	Policy   *Policy
+	Listen   []netip.Addr                              // ours: no virtual address
 	AllocSPI func(now mono.Time) (spi uint32, ok bool) // an inbound SPI with a free slot
 	// LastSent is the newest packet that the data plane sent through a Child
 	// SA; zero if none.

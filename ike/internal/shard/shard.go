@@ -93,7 +93,7 @@ func newShard(g *Group, index int) *Shard {
 	}
 	s.plane = g.conf.Edges.DataPlane(index)
 	s.alloc, s.freeSPI = g.conf.Edges.AllocSPI(index), g.conf.Edges.FreeSPI(index)
-	s.env = sa.Env{Rand: g.conf.Rand, Policy: g.conf.Policy, AllocSPI: s.allocSPI,
+	s.env = sa.Env{Rand: g.conf.Rand, Policy: g.conf.Policy, Listen: g.conf.Listen, AllocSPI: s.allocSPI,
 		LastSent: func(spi uint32) mono.Time { return mono.Time(s.plane.LastSent(spi)) },
 		Cookies:  g.gate.cookies.Around, FailedAuth: s.failedAuth,
 		NATTPort: g.conf.NATTPort, HalfOpen: g.conf.HalfOpen, ForceEncap: g.conf.ForceEncap}
