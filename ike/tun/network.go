@@ -70,7 +70,7 @@ func (n *network) setUp(mtu int, routes []netip.Prefix) error {
 		}
 	}
 	for _, p := range routes {
-		if err := n.handle.RouteAdd(n.entry(route{to: p.Masked()}, netip.Addr{})); err != nil {
+		if err := n.unlessOff(p.Addr(), n.handle.RouteAdd(n.entry(route{to: p.Masked()}, netip.Addr{}))); err != nil {
 			return fmt.Errorf("route to %v: %w", p, err)
 		}
 		n.standing = append(n.standing, standing{to: p.Masked()})
@@ -203,7 +203,7 @@ func (n *network) add(r route, own []netip.Addr, local []wire.Selector) error {
 		if err != nil {
 			return err
 		}
-		if err := n.handle.RouteAdd(n.entry(r, src)); err != nil {
+		if err := n.unlessOff(r.to.Addr(), n.handle.RouteAdd(n.entry(r, src))); err != nil {
 			return err
 		}
 	}
@@ -230,7 +230,7 @@ func (n *network) sourceStanding(s *standing, own []netip.Addr, local []wire.Sel
 	}
 	src, err := n.source(s.to.Addr().Is4(), own, local)
 	if err == nil && src.IsValid() {
-		err = n.handle.RouteReplace(n.entry(route{to: s.to}, src))
+		err = n.unlessOff(s.to.Addr(), n.handle.RouteReplace(n.entry(route{to: s.to}, src)))
 	}
 	s.sourced = err == nil
 	return err
@@ -282,7 +282,7 @@ func (n *network) drop(r route) error {
 		return nil
 	}
 	delete(n.routes, r)
-	return n.handle.RouteDel(n.entry(r, netip.Addr{}))
+	return n.unlessOff(r.to.Addr(), n.handle.RouteDel(n.entry(r, netip.Addr{})))
 }
 
 // own gives the interface virtual addresses. After an error nothing has
@@ -292,7 +292,7 @@ func (n *network) own(addresses []netip.Addr) error {
 	defer n.mu.Unlock()
 	for i, a := range addresses {
 		if n.addresses[a] == 0 {
-			if err := n.handle.AddrAdd(n.link, address(a)); err != nil {
+			if err := n.unlessOff(a, n.handle.AddrAdd(n.link, address(a))); err != nil {
 				for _, added := range addresses[:i] {
 					_ = n.disownOne(added) // it was added just now
 				}
@@ -320,7 +320,7 @@ func (n *network) disownOne(a netip.Addr) error {
 		return nil
 	}
 	delete(n.addresses, a)
-	return n.handle.AddrDel(n.link, address(a))
+	return n.unlessOff(a, n.handle.AddrDel(n.link, address(a)))
 }
 
 // address is a host's own. An IPv6 one is usable at once: nobody else is on the

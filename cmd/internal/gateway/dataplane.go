@@ -28,6 +28,10 @@ func (d *daemon) openDataplane(context.Context) error {
 		return fmt.Errorf("data plane: %w", err)
 	}
 	d.own(device.Close)
+	d.ipv6Off = tun.IPv6Off(device.Name())
+	for _, problem := range ipv6Problems(d.ipv6Off, d.Config.Pools) {
+		d.Log.Warn(problem)
+	}
 	d.plane = tun.New(device, d.endpoints.SendESP, d.ledger.Stamp)
 	return nil
 }
