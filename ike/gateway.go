@@ -151,3 +151,8 @@ func (g *Gateway) Terminate(ctx context.Context, selector string) (int, error) {
 func (g *Gateway) Probe(ctx context.Context, selector string) (int, error) {
 	return g.group.Probe(ctx, shard.Match(selector))
 }
+
+// SetAbsent names those of our addresses that this host does not have at
+// present; the next call names them anew. No peer is called dead because our own
+// address is away: what was asked meanwhile is asked again when it is back.
+func (g *Gateway) SetAbsent(addresses []netip.Addr) { g.group.SetAbsent(addresses) }

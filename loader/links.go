@@ -162,7 +162,7 @@ func (a attached) detach() error {
 func (a attached) leave() error {
 	err := a.detach()
 	if a.pin != "" {
-		err = errors.Join(err, restoreTags(filepath.Dir(a.pin), a.name))
+		err = errors.Join(err, restoreTags(filepath.Dir(a.pin), a.name), dropHand(filepath.Dir(a.pin), a.name))
 	}
 	return err
 }

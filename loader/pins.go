@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -111,7 +112,7 @@ func moveLinkPins(from, to string) error {
 	}
 	errs := []error{err}
 	for _, entry := range entries {
-		if !strings.HasPrefix(entry.Name(), linkPrefix) && !strings.HasPrefix(entry.Name(), tagsPrefix) {
+		if !goesAlong(entry.Name()) {
 			continue
 		}
 		err := rename(filepath.Join(from, entry.Name()), filepath.Join(to, entry.Name()), unix.RENAME_NOREPLACE)
@@ -120,6 +121,11 @@ func moveLinkPins(from, to string) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// goesAlong tells that a pin belongs to an interface, whatever the maps are.
+func goesAlong(pin string) bool {
+	return slices.ContainsFunc([]string{linkPrefix, tagsPrefix, handPrefix}, func(prefix string) bool { return strings.HasPrefix(pin, prefix) })
 }
 
 // commit puts what was built in its place, which is what makes it exist.

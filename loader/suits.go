@@ -47,6 +47,9 @@ func (i *Instance) stillFit(dev netlink.Link) error {
 
 // unfit is Unfit for an interface, with what hides VLAN tags, if that is it.
 func (i *Instance) unfit(dev netlink.Link) (*veil, error) {
+	if err := framed(dev); err != nil {
+		return nil, err
+	}
 	now, err := i.set.Settings()
 	if err != nil || now.Keepalive != DefaultKeepalive {
 		return nil, err

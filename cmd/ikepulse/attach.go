@@ -46,6 +46,7 @@ Example: ikepulse attach eth0 --keepalive absorb`,
 type plan struct {
 	options    loader.Options
 	interfaces []string
+	byHand     []string // those of them that a person has named
 	addresses  []netip.Addr
 	from       string // what says which addresses are ours
 	only       bool   // and that there are no others
@@ -63,6 +64,7 @@ func planOf(c *cli.Context) (*plan, error) {
 	if err != nil {
 		return nil, err
 	}
+	p.byHand = gateway.RealNames(c.Args().Slice())
 	i := instanceOf(c)
 	if p.running = i.running; p.running {
 		p.from = "as the running daemon has them"
@@ -193,6 +195,11 @@ func (p *plan) carryOut(e env) (err error) {
 	done, err := gateway.AttachAll(i, p.interfaces)
 	if err != nil {
 		return err
+	}
+	for _, name := range p.byHand {
+		if err := i.ByHand(name); err != nil {
+			return err
+		}
 	}
 	x, err := gateway.DescribeXDP(i)
 	if err != nil {

@@ -3,6 +3,7 @@ package tun
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
 	"sync"
@@ -145,6 +146,9 @@ func (n *network) wanted() map[entry]with {
 			}
 		}
 	}
+	if IPv6Off(n.name) != "" {
+		maps.DeleteFunc(all, func(e entry, _ with) bool { return e.to.Addr().Is6() })
+	}
 	return all
 }
 
@@ -286,7 +290,7 @@ func (n *network) add(to netip.Prefix, mtu int, own []netip.Addr, local []wire.S
 	}
 	l := &lead{1, with{src, mtu}}
 	if n.open(to) {
-		if err := n.handle.RouteAdd(n.route(entry{to, unix.RTN_UNICAST}, l.with)); err != nil {
+		if err := n.unlessOff(to.Addr(), n.handle.RouteAdd(n.route(entry{to, unix.RTN_UNICAST}, l.with))); err != nil {
 			return err
 		}
 	}
@@ -299,7 +303,7 @@ func (n *network) share(to netip.Prefix, l *lead, mtu int) error {
 	if mtu != 0 && (l.mtu == 0 || mtu < l.mtu) {
 		smaller := with{l.src, mtu}
 		if n.open(to) {
-			if err := n.handle.RouteReplace(n.route(entry{to, unix.RTN_UNICAST}, smaller)); err != nil {
+			if err := n.unlessOff(to.Addr(), n.handle.RouteReplace(n.route(entry{to, unix.RTN_UNICAST}, smaller))); err != nil {
 				return err
 			}
 		}
@@ -327,7 +331,7 @@ func (n *network) sourceStanding(to netip.Prefix, l *lead, own []netip.Addr, loc
 	}
 	src, err := n.source(to.Addr().Is4(), own, local)
 	if err == nil && src.IsValid() && n.open(to) {
-		err = n.handle.RouteReplace(n.route(entry{to, unix.RTN_UNICAST}, with{src, l.mtu}))
+		err = n.unlessOff(to.Addr(), n.handle.RouteReplace(n.route(entry{to, unix.RTN_UNICAST}, with{src, l.mtu})))
 	}
 	if err == nil {
 		l.tunnels, l.src = 1, src
@@ -387,7 +391,7 @@ func (n *network) drop(to netip.Prefix) error {
 	if !n.open(to) {
 		return nil
 	}
-	return ignore(n.handle.RouteDel(n.route(entry{to, unix.RTN_UNICAST}, with{})), unix.ESRCH)
+	return n.unlessOff(to.Addr(), ignore(n.handle.RouteDel(n.route(entry{to, unix.RTN_UNICAST}, with{})), unix.ESRCH))
 }
 
 // own gives the interface virtual addresses. After an error nothing has
@@ -397,7 +401,7 @@ func (n *network) own(addresses []netip.Addr) error {
 	defer n.mu.Unlock()
 	for i, a := range addresses {
 		if n.addresses[a] == 0 {
-			if err := n.handle.AddrAdd(n.link, address(a)); err != nil {
+			if err := n.unlessOff(a, n.handle.AddrAdd(n.link, address(a))); err != nil {
 				for _, added := range addresses[:i] {
 					_ = n.disownOne(added) // it was added just now
 				}
@@ -425,7 +429,7 @@ func (n *network) disownOne(a netip.Addr) error {
 		return nil
 	}
 	delete(n.addresses, a)
-	return ignore(n.handle.AddrDel(n.link, address(a)), unix.EADDRNOTAVAIL)
+	return n.unlessOff(a, ignore(n.handle.AddrDel(n.link, address(a)), unix.EADDRNOTAVAIL))
 }
 
 // address is a host's own. An IPv6 one is usable at once: nobody else is on the

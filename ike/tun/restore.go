@@ -102,8 +102,9 @@ func (n *network) missingLink() (string, error) {
 	if err != nil {
 		return "", err
 	}
+	off := IPv6Off(n.name) != ""
 	for a := range n.addresses {
-		if !slices.ContainsFunc(there, func(b netlink.Addr) bool { return b.IP.Equal(a.AsSlice()) }) {
+		if !(off && a.Is6()) && !slices.ContainsFunc(there, func(b netlink.Addr) bool { return b.IP.Equal(a.AsSlice()) }) {
 			return fmt.Sprintf("address %v of interface %s", a, n.name), nil
 		}
 	}
@@ -127,7 +128,7 @@ func (n *network) restore() error {
 	}
 	errs := []error{n.fixRules(), n.prepareLink()}
 	for a := range n.addresses {
-		errs = append(errs, ignore(n.handle.AddrAdd(n.link, address(a)), unix.EEXIST))
+		errs = append(errs, n.unlessOff(a, ignore(n.handle.AddrAdd(n.link, address(a)), unix.EEXIST)))
 	}
 	return errors.Join(append(errs, n.addMissing(n.wanted(), present))...)
 }

@@ -2,13 +2,11 @@ package udp
 
 import (
 	"context"
-	"fmt"
 	"net"
 	"net/netip"
 
 	"golang.org/x/net/ipv4"
 	"golang.org/x/net/ipv6"
-	"golang.org/x/sys/unix"
 )
 
 // AnyConfig is how [ListenAny] opens its socket.
@@ -48,27 +46,13 @@ func ListenAny(ctx context.Context, c AnyConfig) (*Socket, error) {
 type anyAddress struct{ unspecified netip.Addr }
 
 // prepare has the kernel tell where packets came to. An IPv6 socket may send
-// from an address that only a local route makes ours, as an IPv4 one may.
+// from an address that only a local route makes ours, as an IPv4 one may: that
+// is what bindAhead has allowed.
 func (a *anyAddress) prepare(conn *net.UDPConn) error {
 	if a.unspecified.Is4() {
 		return ipv4.NewPacketConn(conn).SetControlMessage(ipv4.FlagDst, true)
 	}
-	if err := ipv6.NewPacketConn(conn).SetControlMessage(ipv6.FlagDst, true); err != nil {
-		return err
-	}
-	raw, err := conn.SyscallConn()
-	if err != nil {
-		return err
-	}
-	if e := raw.Control(func(fd uintptr) {
-		err = unix.SetsockoptInt(int(fd), unix.IPPROTO_IPV6, unix.IPV6_FREEBIND, 1)
-	}); e != nil {
-		return e
-	}
-	if err != nil {
-		return fmt.Errorf("IPV6_FREEBIND: %w", err)
-	}
-	return nil
+	return ipv6.NewPacketConn(conn).SetControlMessage(ipv6.FlagDst, true)
 }
 
 // room is for the control messages of one received packet.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"sync"
 
 	"github.com/ikepulse/ikepulse/ike/internal/wire"
@@ -41,6 +42,14 @@ func (e *Endpoints) SendESP(p wire.Packet) error {
 		return err
 	}
 	return s.SendESP(p)
+}
+
+// SetAbsent names the local addresses that this host does not have at present:
+// nothing is sent from them until they are named no longer. Their sockets stay.
+func (e *Endpoints) SetAbsent(absent []netip.Addr) {
+	for local, s := range e.byLocal {
+		s.absent.Store(slices.Contains(absent, local.Addr()))
+	}
 }
 
 func (e *Endpoints) at(local netip.AddrPort) (*Socket, error) {

@@ -16,12 +16,23 @@ import (
 // everybody of the same user who asks for that, so a second daemon would take
 // half of the first one's packets; a bind that does not ask finds out.
 func unused(ctx context.Context, local netip.AddrPort) error {
-	var lc net.ListenConfig
+	lc := net.ListenConfig{Control: control(func(fd int) error { return bindAhead(fd, local.Addr()) })}
 	conn, err := lc.ListenPacket(ctx, network(local.Addr()), local.String())
 	if err != nil {
 		return err
 	}
 	return conn.Close()
+}
+
+// control is a function for a socket before its bind, as net wants it.
+func control(prepare func(fd int) error) func(network, address string, raw syscall.RawConn) error {
+	return func(_, _ string, raw syscall.RawConn) error {
+		var err error
+		if e := raw.Control(func(fd uintptr) { err = prepare(int(fd)) }); e != nil {
+			return e
+		}
+		return err
+	}
 }
 
 // network keeps the families apart: udp6 is IPV6_V6ONLY.
@@ -34,13 +45,7 @@ func network(a netip.Addr) string {
 
 // open opens one socket of a group.
 func open(ctx context.Context, c Config) (*net.UDPConn, error) {
-	lc := net.ListenConfig{Control: func(_, _ string, raw syscall.RawConn) error {
-		var err error
-		if e := raw.Control(func(fd uintptr) { err = c.prepare(int(fd)) }); e != nil {
-			return e
-		}
-		return err
-	}}
+	lc := net.ListenConfig{Control: control(c.prepare)}
 	conn, err := lc.ListenPacket(ctx, network(c.Local.Addr()), c.Local.String())
 	if err != nil {
 		return nil, err
@@ -58,10 +63,27 @@ func (c Config) prepare(fd int) error {
 			return fmt.Errorf("SO_MARK: %w", err)
 		}
 	}
+	if err := bindAhead(fd, c.Local.Addr()); err != nil {
+		return err
+	}
 	if err := allowFragments(fd, c.Local.Addr()); err != nil {
 		return err
 	}
 	return setBuffer(fd, c.Buffer)
+}
+
+// bindAhead lets a socket be bound to an address that is not this host's yet, or
+// is tentative: it serves the address from the moment on that the host has it,
+// and again whenever it comes back.
+func bindAhead(fd int, local netip.Addr) error {
+	level, option := unix.IPPROTO_IP, unix.IP_FREEBIND
+	if network(local) == "udp6" {
+		level, option = unix.IPPROTO_IPV6, unix.IPV6_FREEBIND
+	}
+	if err := unix.SetsockoptInt(fd, level, option, 1); err != nil {
+		return fmt.Errorf("bind to an address that may come later: %w", err)
+	}
+	return nil
 }
 
 // allowFragments turns path MTU discovery off: what does not fit, here or on the

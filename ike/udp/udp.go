@@ -35,7 +35,8 @@ type Config struct {
 }
 
 // Listen opens a group of sockets. It refuses an address that somebody else
-// has open, even if he would share it.
+// has open, even if he would share it. One that this host does not have yet is
+// none to refuse: see [Endpoints.SetAbsent].
 func Listen(ctx context.Context, c Config) (*Socket, error) {
 	conns, err := Open(ctx, c)
 	if err != nil {
@@ -74,6 +75,7 @@ type Socket struct {
 	conns  []*net.UDPConn
 	every  *anyAddress // nil: bound to local
 	bypass error
+	absent atomic.Bool // the host does not have the address
 	count  counters
 }
 
@@ -151,6 +153,10 @@ var marked = sync.Pool{New: func() any { return new([]byte) }}
 // errNoESP is ESP for a port that would take it for IKE.
 var errNoESP = errors.New("ESP goes in UDP on a NAT traversal port only")
 
+// errAbsent is a packet from an address that somebody else may have by now:
+// IPv6 would let it pass.
+var errAbsent = errors.New("this host does not have the address")
+
 // SendESP sends an ESP packet, from its SPI on. It does not keep p.Data.
 // RFC 3948 §2.1
 func (s *Socket) SendESP(p wire.Packet) error {
@@ -164,6 +170,10 @@ func (s *Socket) SendESP(p wire.Packet) error {
 // write sends a packet's bytes through one socket of the group, the same for a
 // peer each time, so that his packets stay in order.
 func (s *Socket) write(b []byte, p wire.Packet) (err error) {
+	if s.absent.Load() {
+		s.count.sendErrors.Add(1)
+		return errAbsent
+	}
 	conn := s.conns[int(p.Remote.Port())%len(s.conns)]
 	if s.every == nil {
 		_, err = conn.WriteToUDPAddrPort(b, p.Remote)

@@ -55,6 +55,8 @@ func (d *daemon) status(ctx context.Context) (*Status, error) {
 func (d *daemon) problems(st *Status) []string {
 	all := []string{}
 	add := func(format string, args ...any) { all = append(all, fmt.Sprintf(format, args...)) }
+	all = append(all, d.presence.last().problems()...)
+	all = append(all, ipv6Problems(d.ipv6Off, d.Config.Pools)...)
 	all = append(all, d.xdpProblems(st.XDP)...)
 	all = append(all, leftProblems(st.Left)...)
 	all = append(all, st.Barriers.problems()...)

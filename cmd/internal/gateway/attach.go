@@ -29,19 +29,14 @@ func Load(o loader.Options) (i *loader.Instance, fresh bool, err error) {
 	return i, fresh, err
 }
 
-// Interfaces are those that a configuration names, which must be there, or that
-// carry its addresses.
+// Interfaces are those that a configuration names, or that carry its addresses.
+// They must be there.
 func Interfaces(c *config.Config) ([]string, error) {
 	for _, name := range c.Listen.Interfaces {
 		if err := present(name); err != nil {
 			return nil, err
 		}
 	}
-	return interfacesOf(c)
-}
-
-// interfacesOf is Interfaces for who can wait for those that are named.
-func interfacesOf(c *config.Config) ([]string, error) {
 	if len(c.Listen.Interfaces) > 0 {
 		return RealNames(c.Listen.Interfaces), nil
 	}

@@ -44,9 +44,11 @@ type daemon struct {
 	noXDP      error
 	ledger     ledger      // of inbound SPIs, in the maps or in our own memory
 	clock      *maps.Clock // the ledger's
-	interfaces []string
-	keeper     *keeper // nil without XDP
-	sight      *sight  // nil without XDP
+	interfaces []string    // that XDP is to be on, as of the start
+	presence   presence    // of our addresses
+	ipv6Off    string      // why the data plane has no IPv6; "": it has
+	keeper     *keeper     // nil without XDP
+	sight      *sight      // nil without XDP
 	sockets    []*udp.Socket
 	endpoints  *udp.Endpoints
 	plane      *tun.Plane
@@ -82,7 +84,7 @@ func Run(ctx context.Context, o Options) (err error) {
 // fails before it leaves no trace.
 func (d *daemon) open(ctx context.Context) error {
 	for _, step := range []func(context.Context) error{
-		d.lock, d.findInterfaces, d.openStore, d.loadXDP, d.openSockets, d.openDataplane, d.newGateway, d.openEvents, d.listen, d.attach,
+		d.lock, d.findInterfaces, d.openStore, d.loadXDP, d.openSockets, d.openDataplane, d.newGateway, d.useAddresses, d.openEvents, d.listen, d.attach,
 	} {
 		if err := step(ctx); err != nil {
 			return err
@@ -105,13 +107,6 @@ func (d *daemon) close() error {
 		errs = append(errs, d.closers[i]())
 	}
 	return errors.Join(errs...)
-}
-
-// findInterfaces says where XDP goes before anything is changed. One that is
-// named need not be there yet: the keeper waits for it.
-func (d *daemon) findInterfaces(context.Context) (err error) {
-	d.interfaces, err = interfacesOf(d.Config)
-	return err
 }
 
 // loadXDP takes over what is loaded, or loads it. What a daemon before this
@@ -159,7 +154,12 @@ func (d *daemon) openSockets(ctx context.Context) error {
 		for _, port := range []uint16{ikePort, nattPort} {
 			s, err := udp.Listen(ctx, udp.Config{Local: netip.AddrPortFrom(a, port), NATT: port == nattPort,
 				Readers: readers, Mark: d.Names.mark(), Buffer: socketBuffer})
-			if err != nil {
+			switch {
+			case errors.Is(err, unix.EAFNOSUPPORT):
+				continue // and so the address is not here
+			case errors.Is(err, unix.EADDRINUSE):
+				return fmt.Errorf("listen: %w: another IKE daemon (charon, pluto, iked) or instance has it; ss -lunp \"sport = :%d\" names it", err, port)
+			case err != nil:
 				return fmt.Errorf("listen: %w", err)
 			}
 			d.own(s.Close)
@@ -174,7 +174,11 @@ func (d *daemon) openSockets(ctx context.Context) error {
 }
 
 func (d *daemon) newGateway(context.Context) (err error) {
-	d.gateway, err = ike.New(ikeConfig(d.Config), d.edges())
+	conf := ikeConfig(d.Config)
+	if d.ipv6Off != "" {
+		conf = withoutIPv6(conf)
+	}
+	d.gateway, err = ike.New(conf, d.edges())
 	for _, s := range d.Config.Secrets {
 		clear(s.PSK.Bytes())
 	}
@@ -213,6 +217,7 @@ func (d *daemon) listen(context.Context) (err error) {
 // from his tunnel: it is tried again, and status says so.
 func (d *daemon) attach(context.Context) error {
 	if d.keeper != nil {
+		d.keeper.want(d.interfaces, len(d.Config.Listen.Interfaces) > 0 || d.presence.last().whole())
 		d.keeper.pass(true)
 	}
 	return nil
@@ -230,6 +235,7 @@ func (d *daemon) serve(ctx context.Context) error {
 		"sockets":        func(ctx context.Context) error { return d.endpoints.Serve(ctx, d.gateway.Deliver) },
 		"data plane":     d.servePlane,
 		"control socket": func(ctx context.Context) error { return control.Serve(ctx, d.listener, d.api()) },
+		"addresses":      d.watchAddresses,
 		"clock":          d.keepTime,
 		"XDP":            d.keepAttached,
 		"sight of XDP":   d.keepLooking,

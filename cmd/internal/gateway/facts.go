@@ -2,14 +2,18 @@ package gateway
 
 import (
 	"fmt"
+	"maps"
+	"net/netip"
 	"os"
 	"runtime"
+	"slices"
 	"strings"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"github.com/ikepulse/ikepulse/cmd/internal/config"
+	"github.com/ikepulse/ikepulse/ike/tun"
 	"github.com/ikepulse/ikepulse/loader"
 	"github.com/ikepulse/ikepulse/loader/ethtool"
 )
@@ -26,7 +30,9 @@ type facts struct {
 	conntrack  bool
 	rpFilter   int // what a new interface has
 	cpus       int
-	interfaces error // why they are not known
+	addresses  whereabouts
+	ipv6Off    string // "": the data plane will have IPv6
+	interfaces error  // why they are not known
 	nics       []nic
 }
 
@@ -37,6 +43,7 @@ type nic struct {
 	queues       int // 0: not told
 	lro          bool
 	astray       error // why no keepalive can be answered there
+	unframed     error // why XDP cannot be there at all
 }
 
 // btfFile is the kernel's own description of itself.
@@ -53,8 +60,16 @@ func lookAround(c *config.Config) facts {
 	for _, which := range []string{"all", "default"} {
 		f.rpFilter = max(f.rpFilter, sysctlNumber("net/ipv4/conf/"+which+"/rp_filter"))
 	}
-	names, err := Interfaces(c)
-	f.interfaces = err
+	var err error
+	if f.addresses, err = locate(c.Listen.Addresses); err != nil {
+		f.interfaces = err
+		return f
+	}
+	f.ipv6Off = tun.IPv6Off("default")
+	names := f.addresses.carriers
+	if f.interfaces = f.addresses.astray; len(c.Listen.Interfaces) > 0 {
+		names, f.interfaces = Interfaces(c)
+	}
 	for _, name := range names {
 		f.nics = append(f.nics, lookAt(name, c.XDP.KeepTags))
 	}
@@ -71,7 +86,7 @@ func sysctlNumber(path string) (n int) {
 
 // lookAt finds out what it may: some drivers do not tell everything.
 func lookAt(name string, keepTags bool) nic {
-	n := nic{name: name, driver: ethtool.Driver(name), astray: loader.AnswersGoAstray(name, keepTags)}
+	n := nic{name: name, driver: ethtool.Driver(name), astray: loader.AnswersGoAstray(name, keepTags), unframed: loader.Framed(name)}
 	if c, err := ethtool.Open(); err == nil {
 		on, _ := c.Features(name)
 		n.lro, n.queues = on[ethtool.LRO], c.Queues(name)
@@ -99,6 +114,12 @@ func (f facts) findings(c *config.Config) []Finding {
 	}
 	if f.rpFilter == strict && wide(c) {
 		out = append(out, Finding{"rp_filter", "1 (strict) drops what comes out of a tunnel to 0.0.0.0/0: sysctl -w net.ipv4.conf.all.rp_filter=2"})
+	}
+	for _, a := range slices.SortedFunc(maps.Keys(f.addresses.absent), netip.Addr.Compare) {
+		out = append(out, Finding{"address", fmt.Sprintf("%v: %s; run waits for it, and serves the others", a, f.addresses.absent[a])})
+	}
+	for _, p := range ipv6Problems(f.ipv6Off, c.Pools) {
+		out = append(out, Finding{"ipv6", p})
 	}
 	if f.interfaces != nil {
 		return append(out, Finding{"XDP on", oneLine(f.interfaces)})
@@ -166,7 +187,9 @@ func (n nic) describe(cpus int, answers bool) string {
 
 func (n nic) warnings(cpus int, answers bool) (all []string) {
 	add := func(format string, args ...any) { all = append(all, fmt.Sprintf(format, args...)) }
-	if answers && n.astray != nil {
+	if n.unframed != nil {
+		add("%s", oneLine(n.unframed))
+	} else if answers && n.astray != nil {
 		add("%s", oneLine(n.astray))
 	}
 	if n.mtu > nativeMTU {

@@ -196,7 +196,7 @@ func TestProblems(t *testing.T) {
 		st.IKE.Counters = map[string]uint64{}
 		return st
 	}
-	d := &daemon{interfaces: []string{"eth0", "eth1"}, supply: &supply{}}
+	d := &daemon{Options: Options{Config: &config.Config{}}, interfaces: []string{"eth0", "eth1"}, supply: &supply{}}
 	if p := d.problems(well()); len(p) > 0 || p == nil {
 		t.Errorf("well, and %q", p)
 	}

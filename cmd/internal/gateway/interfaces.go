@@ -7,30 +7,91 @@ import (
 	"slices"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/ikepulse/ikepulse/ike/tun"
 )
+
+// whereabouts are where the addresses of a configuration are on this host.
+type whereabouts struct {
+	carriers []string              // interfaces that carry some of them, sorted
+	astray   error                 // an address is here, and on no interface that XDP could be on
+	absent   map[netip.Addr]string // those that nothing can be sent from, and why
+	missing  []netip.Addr          // those of them that no interface has at all
+}
+
+// locate looks for addresses.
+func locate(addresses []netip.Addr) (w whereabouts, err error) {
+	here, err := netlink.AddrList(nil, netlink.FAMILY_ALL)
+	if err != nil {
+		return w, err
+	}
+	w.absent = map[netip.Addr]string{}
+	for _, a := range addresses {
+		at := slices.IndexFunc(here, func(h netlink.Addr) bool { return addressOf(h) == a })
+		if at < 0 {
+			w.elsewhere(a)
+			continue
+		}
+		dev, err := netlink.LinkByIndex(here[at].LinkIndex)
+		if err != nil {
+			return w, err
+		}
+		w.on(a, dev.Attrs(), here[at].Flags)
+	}
+	slices.Sort(w.carriers)
+	return w, nil
+}
+
+func addressOf(h netlink.Addr) netip.Addr {
+	a, _ := netip.AddrFromSlice(h.IP)
+	return a.Unmap()
+}
+
+// on takes down the interface of an address.
+func (w *whereabouts) on(a netip.Addr, dev *netlink.LinkAttrs, flags int) {
+	switch {
+	case flags&unix.IFA_F_DADFAILED != 0:
+		w.absent[a] = fmt.Sprintf("duplicate address detection failed on %s: another host there has it", dev.Name)
+	case flags&unix.IFA_F_TENTATIVE != 0 && flags&unix.IFA_F_OPTIMISTIC == 0:
+		w.absent[a] = fmt.Sprintf("it is tentative on %s, duplicate address detection goes on", dev.Name)
+	}
+	switch {
+	case dev.Flags&net.FlagLoopback != 0:
+		w.astray = fmt.Errorf("%v is on %s: name the interfaces that its packets come by (listen.interfaces)", a, dev.Name)
+	case !slices.Contains(w.carriers, dev.Name):
+		w.carriers = append(w.carriers, dev.Name)
+	}
+}
+
+// elsewhere takes down an address that no interface has. A local route may make
+// it ours even so.
+func (w *whereabouts) elsewhere(a netip.Addr) {
+	off := tun.IPv6Off("default")
+	switch {
+	case hostAddress(a):
+		w.astray = fmt.Errorf("no interface here carries %v: name those that its packets come by (listen.interfaces)", a)
+		return
+	case a.Is6() && off != "":
+		w.absent[a] = off
+	default:
+		w.absent[a] = "no interface here has it"
+	}
+	w.missing = append(w.missing, a)
+}
 
 // Carriers returns the interfaces of this network namespace that carry the
 // addresses, sorted. An address that none carries, or only the loopback, has no
 // interface to attach to: that is an error.
 func Carriers(addresses []netip.Addr) ([]string, error) {
-	all, err := carried()
-	if err != nil {
+	w, err := locate(addresses)
+	switch {
+	case err != nil:
 		return nil, err
+	case len(w.missing) > 0:
+		return nil, fmt.Errorf("no interface here carries %v", w.missing[0])
 	}
-	var names []string
-	for _, a := range addresses {
-		dev, ok := all[a]
-		switch {
-		case !ok:
-			return nil, fmt.Errorf("no interface here carries %v", a)
-		case dev.Flags&net.FlagLoopback != 0:
-			return nil, fmt.Errorf("%v is on %s: name the interfaces that its packets come by (listen.interfaces)", a, dev.Name)
-		case !slices.Contains(names, dev.Name):
-			names = append(names, dev.Name)
-		}
-	}
-	slices.Sort(names)
-	return names, nil
+	return w.carriers, w.astray
 }
 
 // AddressesOf returns the addresses of an interface and of the VLANs on it, but

@@ -21,7 +21,6 @@ type keeper struct {
 	xdp   *loader.Instance
 	log   *slog.Logger
 	every time.Duration // how soon a loss is noticed that no event of a link tells of
-	wants []string      // interfaces, as they are configured
 
 	known map[string]string // what was last said of each interface
 
@@ -32,6 +31,7 @@ type keeper struct {
 	indices map[int]bool // of the interfaces that it is on
 
 	mu      sync.Mutex
+	wants   []string         // interfaces, as they are configured
 	refused map[string]error // by interface, as of the last pass
 	unfit   map[string]error // those that it is on, and should not be as it is
 	seen    view
@@ -154,6 +154,48 @@ func (k *keeper) giveUp(name string) bool {
 	return true
 }
 
+// want says which interfaces the configuration means; those that are new are
+// attached by the next pass. If they are all, whole is set, and XDP leaves what
+// else an earlier configuration had it on.
+func (k *keeper) want(names []string, whole bool) {
+	k.passing.Lock()
+	defer k.passing.Unlock()
+	k.mu.Lock()
+	wants := slices.Clone(k.wants)
+	for _, name := range names {
+		if !slices.Contains(wants, name) {
+			wants, k.pending = append(wants, name), append(k.pending, name)
+		}
+	}
+	if whole {
+		wants = slices.Clone(names)
+		k.pending = slices.DeleteFunc(k.pending, func(name string) bool { return !slices.Contains(names, name) })
+	}
+	k.wants = wants
+	k.mu.Unlock()
+	if whole {
+		k.leaveOthers(names)
+	}
+}
+
+func (k *keeper) leaveOthers(names []string) {
+	left, err := k.xdp.LeaveOthers(names)
+	if err != nil {
+		k.log.Warn("XDP stays on an interface that is not configured", "error", err)
+	}
+	for _, a := range left {
+		k.log.Info("XDP has left an interface that is not configured any more", "interface", a.Interface, "gone", a.Gone)
+		delete(k.known, a.Interface)
+	}
+}
+
+// wanted are the interfaces that the configuration means.
+func (k *keeper) wanted() []string {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.wants
+}
+
 // refusals are why interfaces have no program, by name.
 func (k *keeper) refusals() map[string]error {
 	k.mu.Lock()
@@ -256,7 +298,7 @@ func (k *keeper) survey(attachments []loader.Attachment, refused map[string]erro
 		on[a.Interface] = !a.Gone
 		v.whole = v.whole && !a.Gone
 	}
-	for _, name := range k.wants {
+	for _, name := range k.wanted() {
 		v.whole = v.whole && on[name]
 	}
 	k.mu.Lock()

@@ -82,6 +82,7 @@ func (d *daemon) xdpProblems(x *XDP) (all []string) {
 		return all
 	}
 	var refused map[string]error
+	wanted := d.interfaces
 	if d.keeper != nil {
 		if err := d.keeper.xdp.Intact(); err != nil {
 			add("what is pinned is no longer this daemon's (%s): XDP does nothing for these tunnels; restart the daemon", oneLine(err))
@@ -90,10 +91,10 @@ func (d *daemon) xdpProblems(x *XDP) (all []string) {
 		if err := d.keeper.xdp.Older(); err != nil {
 			add("XDP runs another version's program, since the kernel refuses this one's: %s", oneLine(err))
 		}
-		refused = d.keeper.refusals()
+		refused, wanted = d.keeper.refusals(), d.keeper.wanted()
 		all = append(all, Misfits(d.keeper.misfits())...)
 	}
-	interfaces := interfaceProblems(x, d.interfaces, refused)
+	interfaces := interfaceProblems(x, wanted, refused)
 	if p := sightProblem(x); p != "" && len(interfaces) == 0 {
 		add("%s", p)
 	}

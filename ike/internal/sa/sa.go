@@ -216,6 +216,8 @@ func (s *SA) Do(now mono.Time, c Command, out *Effects) {
 		s.failed(now, c, out)
 	case Probe:
 		s.probe(now, out)
+	case Again:
+		s.again(now, out)
 	case Terminate:
 		s.terminate(now, out)
 	case Dead:

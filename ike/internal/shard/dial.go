@@ -106,7 +106,7 @@ func (ds *dialers) call(now mono.Time, t *Tunnel, wait chan<- error) {
 // dial begins a handshake.
 func (ds *dialers) dial(now mono.Time, d *dialer) {
 	s := ds.shard
-	path, err := s.conf.pathTo(d.tunnel, d.tries)
+	path, err := s.conf.pathTo(d.tunnel, d.tries, s.group.isAbsent)
 	switch {
 	case s.closing != nil:
 		d.answer(errClosing)
@@ -124,8 +124,8 @@ func (ds *dialers) dial(now mono.Time, d *dialer) {
 }
 
 // pathTo is where to call a connection's peer the nth time: its addresses take
-// turns.
-func (c *Config) pathTo(t *Tunnel, n int) (sa.Path, error) {
+// turns. We call from the first of ours that is here, else from the first.
+func (c *Config) pathTo(t *Tunnel, n int, absent func(netip.Addr) bool) (path sa.Path, err error) {
 	remotes, locals := t.Conn.Remotes, t.Locals
 	if len(remotes) == 0 {
 		return sa.Path{}, errNoRemote
@@ -134,12 +134,17 @@ func (c *Config) pathTo(t *Tunnel, n int) (sa.Path, error) {
 		locals = c.Listen
 	}
 	remote := remotes[n%len(remotes)].Unmap()
+	err = errNoLocal
 	for _, local := range locals {
-		if local.Unmap().Is4() == remote.Is4() {
-			return sa.Path{Local: netip.AddrPortFrom(local, c.IKEPort), Remote: netip.AddrPortFrom(remote, c.IKEPort)}, nil
+		if local.Unmap().Is4() != remote.Is4() || err == nil && absent(local) {
+			continue
+		}
+		path, err = sa.Path{Local: netip.AddrPortFrom(local, c.IKEPort), Remote: netip.AddrPortFrom(remote, c.IKEPort)}, nil
+		if !absent(local) {
+			break
 		}
 	}
-	return sa.Path{}, errNoLocal
+	return path, err
 }
 
 // heard takes note of what becomes of the SA.

@@ -74,6 +74,7 @@ type Group struct {
 	directory *directory
 	workers   *workers
 	gate      gate
+	absent    atomic.Pointer[[]netip.Addr] // of our addresses; nil: none
 
 	total         atomic.Int64  // tunnels' places that are taken
 	undeliverable atomic.Uint64 // datagrams for no shard

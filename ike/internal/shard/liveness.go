@@ -26,6 +26,9 @@ func (s *Shard) onDeadline(now mono.Time, e *entry) {
 // follows. It reads the evidence from mapped memory: while a tunnel's own
 // traffic proves life, this costs no system call.
 func (s *Shard) check(now mono.Time, e *entry) {
+	if s.cutOff(now, e) {
+		return
+	}
 	conf := s.conf.Tunnels[e.sa.Conn().Index].DPD
 	ev := s.evidence(e)
 	e.heard = ev.Auth

@@ -23,6 +23,7 @@ type entry struct {
 	checkAt mono.Time // when to judge whether the peer lives; 0: not yet, or never
 	moveAt  mono.Time // no Rebound before this
 	driftAt mono.Time // when a drift was last taken up
+	cut     bool      // our own address has gone since it was last judged
 	reason  sa.Reason // of its end
 }
 

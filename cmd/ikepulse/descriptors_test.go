@@ -1,0 +1,81 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ikepulse/ikepulse/cmd/internal/gateway"
+)
+
+// TestDescriptorsUsedUp: a daemon that gets no descriptor any more serves its
+// tunnels and new ones, does not spin, and answers when there are some again.
+func TestDescriptorsUsedUp(t *testing.T) {
+	s := newSite(t)
+	gw, client := s.tunnel()
+	open, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", gw.PID()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var before unix.Rlimit
+	if err := unix.Prlimit(gw.PID(), unix.RLIMIT_NOFILE, nil, &before); err != nil {
+		t.Fatal(err)
+	}
+	few := unix.Rlimit{Cur: uint64(len(open)) + 2, Max: before.Max}
+	if err := unix.Prlimit(gw.PID(), unix.RLIMIT_NOFILE, &few, nil); err != nil {
+		t.Fatal(err)
+	}
+	for range 8 { // some are accepted, the rest waits
+		c, err := net.Dial("unix", gateway.NamesOf("default").Socket)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+	}
+	used := s.cpu(gw)
+	time.Sleep(5 * time.Second) // some rounds of all that looks now and then
+	if took := s.cpu(gw) - used; took > 200 {
+		t.Errorf("%d ticks of the processor in 5 s", took)
+	}
+	s.ping(3)
+	s.want(s.Clients[0], 0, nil, "--instance", "anna", "terminate", "*")
+	s.await("another tunnel comes up", func() error {
+		if r := s.do(s.Clients[0], "--instance", "anna", "initiate", "office"); r.code != 0 {
+			return errors.New(r.out)
+		}
+		return nil
+	})
+	s.ping(3)
+	if err := unix.Prlimit(gw.PID(), unix.RLIMIT_NOFILE, &before, nil); err != nil {
+		t.Fatal(err)
+	}
+	s.becomes("")
+	s.stop(gw, client)
+	s.detached()
+}
+
+// cpu is what a process has used, in ticks of which a second has a hundred.
+func (s *site) cpu(d *daemon) (ticks int) {
+	s.t.Helper()
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", d.PID()))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	var user, system int
+	at := len(b)
+	for n := range b {
+		if b[n] == ')' {
+			at = n + 2
+		}
+	}
+	var skip string
+	if _, err := fmt.Sscan(string(b[at:]), &skip, &skip, &skip, &skip, &skip, &skip, &skip, &skip, &skip, &skip, &skip, &user, &system); err != nil {
+		s.t.Fatal(err)
+	}
+	return user + system
+}

@@ -1,0 +1,18 @@
+package sa
+
+import "github.com/ikepulse/ikepulse/ike/internal/mono"
+
+// Again begins the tries of the outstanding request anew, for nothing that was
+// sent so far can have left this host.
+type Again struct{}
+
+func (Again) command() {}
+
+func (s *SA) again(now mono.Time, out *Effects) {
+	if !s.Outstanding() {
+		return
+	}
+	s.req.try, s.req.exhausted = 0, false
+	s.req.next = now.Add(s.conn.Backoff.Wait(0))
+	s.resend(now, out)
+}
