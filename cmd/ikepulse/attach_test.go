@@ -151,9 +151,8 @@ func TestFailedStart(t *testing.T) {
 	s := newSite(t)
 	s.write("anna.psk", psk)
 	for what, c := range map[string]struct{ from, to, says string }{
-		"an address of somebody else": {"198.51.100.1", "198.51.100.9", "no interface here carries 198.51.100.9"},
-		"a foreign control socket":    {"shards: 2", "control: {socket: /proc/nowhere/x.sock}", "control socket: "},
-		"an unknown group":            {"shards: 2", "control: {group: no-such-group}", "no-such-group"},
+		"a foreign control socket": {"shards: 2", "control: {socket: /proc/nowhere/x.sock}", "control socket: "},
+		"an unknown group":         {"shards: 2", "control: {group: no-such-group}", "no-such-group"},
 	} {
 		file := s.write("bad.yaml", strings.Replace(gatewayConfig, c.from, c.to, 1))
 		s.want(s.Gateway, exitError, []string{c.says}, "run", "--config", file)

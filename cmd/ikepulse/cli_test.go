@@ -182,13 +182,13 @@ func TestNetnsOfNoName(t *testing.T) {
 
 // TestNoSecrets: nothing that is printed about a configuration shows a key.
 func TestNoSecrets(t *testing.T) {
-	writeConfig(t, goodConfig)
+	writeConfig(t, goodConfig+"control: {group: no-such-group}\n")
 	const canary = "canary-of-more-than-twenty-bytes"
 	if err := os.WriteFile("a.psk", []byte(canary), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	_, out, errs := run(t, "check", "--config", "ikepulse.yaml")
-	_, more, evenMore := run(t, "run", "--config", "ikepulse.yaml", "--instance", "never-was") // its addresses are not here
+	_, more, evenMore := run(t, "run", "--config", "ikepulse.yaml", "--instance", "never-was") // ends with that
 	if all := out + errs + more + evenMore; strings.Contains(all, "canary") || !strings.Contains(all, "is good") {
 		t.Errorf("printed: %s", all)
 	}
