@@ -31,6 +31,7 @@ const (
 	keyNotify  = "notify"
 	keyError   = "error"
 	keyTry     = "try"
+	keyMoves   = "moves"
 	keySilent  = "silent"
 	keyLocalNT = "local_natted"
 	keyPeerNT  = "peer_natted"
@@ -99,6 +100,10 @@ func levelOf(ev shard.Event) slog.Level {
 	switch ev.Kind {
 	case sa.ProbeSent, sa.Retransmit, sa.ProbeAnswered, sa.Drift, sa.Unanswered:
 		return slog.LevelDebug
+	case sa.Moved:
+		if ev.Moves == 0 {
+			return slog.LevelDebug
+		}
 	case sa.Closed:
 		switch ev.Reason {
 		case sa.LocalFailure:
@@ -136,6 +141,10 @@ func attrs(e Event, ev shard.Event) []slog.Attr {
 		as = append(as, slog.String(keyRole, e.Role), slog.String(keySuite, e.Suite))
 	case sa.Retransmit, sa.Unanswered:
 		as = append(as, slog.Int(keyTry, e.Try))
+	case sa.Moved:
+		if ev.Moves > 1 {
+			as = append(as, slog.Int(keyMoves, ev.Moves))
+		}
 	case sa.Drift:
 		as = append(as, slog.Any(keyFrom, e.From))
 	}

@@ -13,6 +13,8 @@ type (
 	Peer = shard.Peer
 	// SA is a Child SA under its inbound SPI.
 	SA = shard.ChildView
+	// Down is a connection that is to be up and is not.
+	Down = shard.Down
 	// Liveness is what is known of a peer's life.
 	Liveness = shard.Liveness
 )

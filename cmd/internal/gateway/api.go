@@ -66,6 +66,7 @@ func (d *daemon) problems(st *Status) []string {
 	if h := &st.IKE.Handshakes; h.HalfOpen >= h.Max {
 		add("all %d handshakes that there may be at once are under way: who comes now has no answer; half_open.max allows more", h.Max)
 	}
+	all = append(all, downProblems(&st.IKE)...)
 	if n := st.IKE.Counters["panics"] + st.IKE.Counters["key_exchange_panics"]; n > 0 {
 		add("%d errors of the program itself were contained: see the log", n)
 	}

@@ -13,6 +13,6 @@ func (s *SA) again(now mono.Time, out *Effects) {
 		return
 	}
 	s.req.try, s.req.exhausted = 0, false
-	s.req.next = now.Add(s.conn.Backoff.Wait(0))
+	s.tryAt = now.Add(s.conn.Backoff.Wait(0))
 	s.resend(now, out)
 }

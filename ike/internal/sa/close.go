@@ -18,6 +18,7 @@ func (s *SA) close(why Reason, e Event, out *Effects) {
 	s.hs = nil
 	s.req = request{}
 	s.mustFinish, s.responseEnd, s.keepaliveAt = 0, 0, 0
+	s.moves = nil
 	s.rec.Request, s.rec.Response = nil, nil
 	out.add(report(e))
 }

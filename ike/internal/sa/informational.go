@@ -31,14 +31,18 @@ func (s *SA) informational(now mono.Time, p wire.Packet, ps []wire.Payload, out 
 	if child && gone == NoReason { // RFC 7296 §1.4.1: the other half goes in the answer
 		answer = append(answer, &wire.Delete{Protocol: wire.ProtoESP, SPIs: []uint32{s.rec.Child.InSPI}})
 	}
-	s.respond(now, wire.Informational, p, out, answer...)
 	switch {
 	case gone != NoReason:
+		// There is nothing to store any more: what could fail would lose the
+		// steps behind it, and the end would never be told.
+		out.add(reply(p, s.seal(wire.Informational, wire.FlagResponse, s.rec.NextExpected-1, answer...)))
 		s.close(gone, Event{}, out)
-	case child:
+		return
+	case child: // before what may fail, for the same reason
 		s.dropChild(out)
-		out.add(Persist{&s.rec}, report(Event{Kind: ChildGone, Path: s.Path()}))
+		out.add(report(Event{Kind: ChildGone, Path: s.Path()}))
 	}
+	s.respond(now, wire.Informational, p, out, answer...)
 }
 
 // deletes tells that a DELETE names our Child SA, by the SPI that the peer

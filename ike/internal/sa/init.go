@@ -12,27 +12,31 @@ import (
 
 // handshake is what an SA needs only until it is established.
 type handshake struct {
-	group    uint16
-	private  *suite.Private
-	ni, nr   []byte
-	cookie   []byte
-	tried    []uint16  // groups that an INVALID_KE_PAYLOAD has led us to
-	cookies  int       // how many COOKIE answers we have followed
-	request  []byte    // IKE_SA_INIT as it was on the wire, for AUTH
-	versions []version // responder: how else the same request has come
-	response []byte
-	answer   *wire.Message // responder's IKE_SA_INIT, while its key exchange is computed
-	from     wire.Packet
-	natAware bool            // responder: the request has NAT detection
-	refusal  *refusal        // responder: what IKE_AUTH is answered at mustFinish
-	trouble  wire.NotifyType // what an unauthenticated answer complained of
-	childSPI uint32          // allotted for the Child SA, not installed yet
-	auth     *authMessage
+	group      uint16
+	private    *suite.Private
+	ni, nr     []byte
+	cookie     []byte
+	tried      []uint16  // groups that an INVALID_KE_PAYLOAD has led us to
+	cookies    int       // how many COOKIE answers we have followed
+	request    []byte    // IKE_SA_INIT as it was on the wire, for AUTH
+	versions   []version // responder: how else the same request has come
+	response   []byte
+	answer     *wire.Message // responder's IKE_SA_INIT, while its key exchange is computed
+	from       wire.Packet
+	natAware   bool            // responder: the request has NAT detection
+	refusal    *refusal        // responder: what IKE_AUTH is answered at mustFinish
+	trouble    wire.NotifyType // what an unauthenticated answer complained of
+	complaints int             // that were told
+	childSPI   uint32          // allotted for the Child SA, not installed yet
+	auth       *authMessage
 }
 
 const (
 	nonceLen   = 32
 	maxCookies = 3
+	// maxComplaints is how many are told of one handshake: whoever sees it
+	// can forge them.
+	maxComplaints = 3
 )
 
 // initiate begins the handshake with the key pair of our first choice.
@@ -275,7 +279,8 @@ func (s *SA) initResponse(now mono.Time, p wire.Packet, out *Effects) error {
 	}
 	for _, pl := range m.Payloads {
 		if n, ok := pl.(*wire.Notify); ok && n.Kind < 16384 {
-			if s.hs.trouble != n.Kind {
+			if s.hs.trouble != n.Kind && s.hs.complaints < maxComplaints {
+				s.hs.complaints++
 				out.add(report(Event{Kind: Complaint, Notify: n.Kind, Path: s.Path()}))
 			}
 			s.hs.trouble = n.Kind

@@ -5,6 +5,7 @@ import (
 	"crypto/subtle"
 	"encoding/binary"
 	"net/netip"
+	"time"
 
 	"github.com/ikepulse/ikepulse/ike/internal/mono"
 	"github.com/ikepulse/ikepulse/ike/internal/wire"
@@ -79,12 +80,55 @@ func (s *SA) follow(now mono.Time, path Path, out *Effects) {
 		s.rec.Local, s.rec.Remote = endpointOf(path.Local), endpointOf(path.Remote)
 		return
 	}
-	old := s.Path()
-	if s.rec.State < Up || path.Remote == old.Remote || path.Local != old.Local ||
-		s.rec.LocalNATted || !s.rec.PeerNATted {
+	if s.rec.State < Up || path.Local != s.Path().Local || s.rec.LocalNATted || !s.rec.PeerNATted {
 		return
 	}
-	s.rec.Remote = endpointOf(path.Remote)
+	at := endpointOf(path.Remote)
+	if s.moves == nil {
+		if at == s.rec.Remote {
+			return
+		}
+		s.moves = &moves{}
+	}
+	m := s.moves
+	m.to, m.at = at, 0
+	switch next := m.last.Add(followPause); {
+	case at == s.rec.Remote:
+	case m.last != 0 && now < next:
+		m.at = next
+	default:
+		s.move(now, out)
+	}
+}
+
+// followPause is how often, at most, an SA follows a peer whose endpoint moves
+// about, or seems to: somebody on the path can send his packets from two
+// addresses. In the end the last one wins.
+const followPause = time.Second
+
+// moves are those of a peer.
+type moves struct {
+	to   endpoint  // where his last packet came from
+	at   mono.Time // when to follow him there; 0: he is there
+	last mono.Time // when he was followed
+}
+
+// due is when the peer is to be followed; zero means never.
+func (m *moves) due() mono.Time {
+	if m == nil {
+		return 0
+	}
+	return m.at
+}
+
+// Moving tells that the peer is about to be followed to another endpoint.
+func (s *SA) Moving() bool { return s.moves.due() != 0 }
+
+// move makes the endpoint of the peer's last packet his own.
+func (s *SA) move(now mono.Time, out *Effects) {
+	old := s.Path()
+	s.rec.Remote, s.moves.last, s.moves.at = s.moves.to, now, 0
+	path := s.Path()
 	if c := &s.rec.Child; c.InSPI != 0 {
 		out.add(Retrack{SPI: c.InSPI, Old: old, New: path, PeerNATted: s.rec.PeerNATted},
 			MoveOutbound{InSPI: c.InSPI, OutSPI: c.OutSPI, Path: path})

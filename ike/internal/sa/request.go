@@ -20,8 +20,16 @@ type request struct {
 	kind      requestKind
 	exchange  wire.ExchangeType
 	exhausted bool
-	try       int32     // retransmissions so far
-	next      mono.Time // the next one, or the end of waiting
+	try       uint8 // retransmissions so far
+}
+
+// nextTry is when the outstanding request is sent again, or given up; zero if
+// there is none.
+func (s *SA) nextTry() mono.Time {
+	if !s.Outstanding() {
+		return 0
+	}
+	return s.tryAt
 }
 
 // start sends a sealed request and keeps its bytes for retransmission.
@@ -39,7 +47,8 @@ func (s *SA) start(now mono.Time, kind requestKind, ex wire.ExchangeType, out *E
 // await begins to wait for the answer to the request just made.
 func (s *SA) await(now mono.Time, kind requestKind, ex wire.ExchangeType) {
 	s.rec.LastSent = now
-	s.req = request{kind: kind, exchange: ex, next: now.Add(s.conn.Backoff.Wait(0))}
+	s.req = request{kind: kind, exchange: ex}
+	s.tryAt = now.Add(s.conn.Backoff.Wait(0))
 }
 
 // retransmit sends the outstanding request again, bit for bit, or gives it up.
@@ -47,13 +56,13 @@ func (s *SA) await(now mono.Time, kind requestKind, ex wire.ExchangeType) {
 func (s *SA) retransmit(now mono.Time, out *Effects) {
 	if s.Tries() < s.conn.Backoff.Tries {
 		s.req.try++
-		s.req.next = now.Add(s.conn.Backoff.Wait(s.Tries()))
+		s.tryAt = now.Add(s.conn.Backoff.Wait(s.Tries()))
 		s.rec.LastSent = now
 		s.persist(out)
 		out.add(s.send(s.rec.Request), report(Event{Kind: Retransmit, Try: s.Tries(), Path: s.Path()}))
 		return
 	}
-	s.req.next, s.req.exhausted = 0, true
+	s.tryAt, s.req.exhausted = 0, true
 	switch {
 	case s.rec.State < Up:
 		s.close(s.handshakeFailure(), Event{Try: s.Tries(), Notify: s.hs.trouble}, out)

@@ -54,7 +54,7 @@ func (s *Shard) onReturn(now mono.Time, back []netip.Addr) {
 	for _, d := range s.dialers.list {
 		if d.again && d.spi == 0 && !d.up {
 			at = at.Add(returnPace)
-			s.dialers.due.Set(d.id, at)
+			s.dialers.set(d, at)
 		}
 	}
 }

@@ -54,7 +54,10 @@ func TestStopIsPaced(t *testing.T) {
 			t.Errorf("the shard had to clean up after %d SAs", n)
 		}
 		w.after(time.Second)
-		client.wantOrderly()
+		client.stop() // it calls again
+		if left := client.leftovers(); left != "" {
+			t.Errorf("the client has left: %s", left)
+		}
 	})
 }
 

@@ -20,9 +20,15 @@ type dialer struct {
 	up      bool
 	again   bool // call again after a failure
 	anew    bool // call again as soon as the SA has gone
-	tries   int  // failures in a row
+	kept    bool // a person has ended it: it stays down until he says so
+	tries   int  // calls in a row that brought no tunnel which lasted
+	turn    int  // of the peer's addresses
 	lastErr error
 	waiting []chan<- error // who asked for the tunnel
+
+	since mono.Time // it is to be up and is not
+	why   string    // it went, or could not be had
+	dueAt mono.Time // the next call; 0: none is due
 }
 
 // dialers are those of one shard.
@@ -39,6 +45,8 @@ const (
 	lastPause  = 5 * time.Minute
 	// startPace spreads the first calls of a gateway with many.
 	startPace = 5 * time.Millisecond
+	// lasting is how long a tunnel must have been up to be none that failed.
+	lasting = time.Minute
 )
 
 var (
@@ -55,8 +63,8 @@ func (ds *dialers) init(s *Shard) {
 	for i := s.index; i < len(s.conf.Tunnels); i += len(s.group.shards) {
 		if t := &s.conf.Tunnels[i]; t.Start {
 			d := ds.of(t)
-			d.again = true
-			ds.due.Set(d.id, now.Add(time.Duration(len(ds.list))*startPace))
+			d.again, d.since = true, now
+			ds.set(d, now.Add(time.Duration(len(ds.list))*startPace))
 		}
 	}
 }
@@ -74,12 +82,39 @@ func (ds *dialers) of(t *Tunnel) *dialer {
 
 func (ds *dialers) next() mono.Time { return ds.due.Next() }
 
+func (ds *dialers) set(d *dialer, at mono.Time) {
+	d.dueAt = at
+	ds.due.Set(d.id, at)
+}
+
+func (ds *dialers) cancel(d *dialer) {
+	d.dueAt = 0
+	ds.due.Cancel(d.id)
+}
+
 // advance makes the calls that are due.
 func (ds *dialers) advance(now mono.Time) {
 	ds.due.Advance(now, func(id uint32) {
 		defer ds.shard.contain(now)
-		ds.dial(now, ds.list[id])
+		d := ds.list[id]
+		d.dueAt = 0
+		ds.redial(now, d)
 	})
+}
+
+// redial calls again, unless the peer has called us meanwhile.
+func (ds *dialers) redial(now mono.Time, d *dialer) {
+	anew := d.anew
+	d.anew = false
+	if !anew && ds.shard.group.carriers[d.tunnel.Conn.Index].Load() > 0 {
+		return
+	}
+	if e := ds.shard.table.bySPI[d.spi]; e != nil { // whose Child SA the peer has deleted
+		d.anew = true
+		ds.shard.do(now, e, sa.Terminate{})
+		return
+	}
+	ds.dial(now, d)
 }
 
 // call brings a tunnel up, unless it is up or under way. wait, which must have
@@ -87,13 +122,16 @@ func (ds *dialers) advance(now mono.Time) {
 // Child SA the peer has deleted, is no tunnel: another one comes in its place.
 func (ds *dialers) call(now mono.Time, t *Tunnel, wait chan<- error) {
 	d := ds.of(t)
-	d.again = t.Start || t.Restart
+	d.again, d.kept = t.Start || t.Restart, false
+	if d.since == 0 {
+		d.since = now
+	}
 	if wait != nil {
 		d.waiting = append(d.waiting, wait)
 	}
 	switch e := ds.shard.table.bySPI[d.spi]; {
 	case e == nil:
-		ds.due.Cancel(d.id)
+		ds.cancel(d)
 		ds.dial(now, d)
 	case d.lastErr == errTerminated || d.up && e.sa.InSPI() == 0:
 		d.anew = true
@@ -106,13 +144,15 @@ func (ds *dialers) call(now mono.Time, t *Tunnel, wait chan<- error) {
 // dial begins a handshake.
 func (ds *dialers) dial(now mono.Time, d *dialer) {
 	s := ds.shard
-	path, err := s.conf.pathTo(d.tunnel, d.tries, s.group.isAbsent)
+	path, err := s.conf.pathTo(d.tunnel, d.turn, s.group.isAbsent)
 	switch {
 	case s.closing != nil:
 		d.answer(errClosing)
 		return
-	case err != nil: // nothing that another try would change
+	case err != nil:
 		d.answer(err)
+		d.why = err.Error()
+		ds.later(now, d)
 		return
 	}
 	e := &entry{sa: sa.NewInitiator(&s.env, s.newSPI(), d.tunnel.Conn, path), dial: d}
@@ -151,10 +191,12 @@ func (c *Config) pathTo(t *Tunnel, n int, absent func(netip.Addr) bool) (path sa
 func (d *dialer) heard(ev sa.Event) {
 	switch ev.Kind {
 	case sa.ChildUp:
-		d.up, d.tries = true, 0
+		d.up, d.since, d.lastErr = true, 0, nil
 		if !d.anew {
 			d.answer(nil)
 		}
+	case sa.ChildGone:
+		d.lastErr = ev.Err // nil: the peer has deleted it
 	case sa.Established, sa.Closed:
 		if d.lastErr == nil {
 			d.lastErr = failure(ev)
@@ -189,18 +231,72 @@ func (ds *dialers) hungUp(now mono.Time, e *entry) {
 	wasUp, anew := d.up, d.anew
 	d.spi, d.up, d.anew = 0, false, false
 	if anew {
-		ds.due.Set(d.id, now)
+		ds.set(d, now)
+		d.anew = true
 		return
 	}
 	d.answer(d.lastErr)
-	switch {
-	case !d.again || ds.shard.closing != nil:
-	case !wasUp:
-		ds.due.Set(d.id, now.Add(ds.pause(d.tries)))
-		d.tries++
-	case e.reason == sa.ProtocolError || e.reason == sa.LocalFailure:
-		ds.due.Set(d.id, now.Add(ds.pause(0)))
+	d.why = whyGone(e.reason, d.lastErr)
+	if wasUp {
+		ds.fallen(now, d, now.Sub(e.sa.Created()), e.reason)
+		return
 	}
+	d.turn++
+	ds.later(now, d)
+}
+
+// fallen takes note that a tunnel has gone which was up for some time. What
+// deletes each tunnel as soon as it is up is called as seldom as what gives
+// none. After a death it is the turn of the peer's next address; one that says
+// that it deletes is there.
+func (ds *dialers) fallen(now mono.Time, d *dialer, lasted time.Duration, reason sa.Reason) {
+	d.since = now
+	if lasted >= lasting {
+		d.tries = 0
+	}
+	if lasted < lasting || reason == sa.PeerDead {
+		d.turn++
+	}
+	switch reason {
+	case sa.ProtocolError, sa.LocalFailure:
+	default:
+		if !d.tunnel.Start { // what it was called for is over
+			return
+		}
+	}
+	ds.later(now, d)
+}
+
+// fell takes note that the last tunnel of a connection has gone which the peer
+// had called us for, or whose Child SA alone has.
+func (ds *dialers) fell(now mono.Time, t *Tunnel, lasted time.Duration, reason sa.Reason, err error) {
+	d := ds.of(t)
+	d.why = whyGone(reason, err)
+	ds.fallen(now, d, lasted, reason)
+}
+
+// later calls again after a pause, if that is wanted.
+func (ds *dialers) later(now mono.Time, d *dialer) {
+	if !d.again || d.kept || ds.shard.closing != nil {
+		return
+	}
+	ds.set(d, now.Add(ds.pause(d.tries)))
+	d.tries++
+}
+
+// whyGone says in a few words why there is no tunnel.
+func whyGone(reason sa.Reason, err error) string {
+	switch {
+	case reason == sa.DeletedByPeer:
+		return "the peer deleted it"
+	case reason == sa.PeerDead:
+		return "the peer is dead"
+	case reason == sa.HandshakeTimeout:
+		return "the peer does not answer"
+	case err != nil:
+		return err.Error()
+	}
+	return reason.String()
 }
 
 // pause grows with each failure, and is shortened by chance, at most by an
@@ -224,7 +320,23 @@ func (d *dialer) answer(err error) {
 }
 
 // terminated keeps a tunnel that a person has ended from being called again.
-func (d *dialer) terminated() {
-	d.again, d.anew = false, false
+func (ds *dialers) terminated(d *dialer) {
+	d.again, d.anew, d.kept = false, false, true
 	d.lastErr = errTerminated
+	ds.cancel(d)
+}
+
+// terminate ends the calls of the connections that match, and tells how many of
+// them had no SA.
+func (ds *dialers) terminate(m Match) (idle int) {
+	for _, d := range ds.list {
+		if m != "*" && string(m) != d.tunnel.Conn.Name {
+			continue
+		}
+		if d.dueAt != 0 && ds.shard.table.bySPI[d.spi] == nil && !d.kept {
+			idle++
+		}
+		ds.terminated(d)
+	}
+	return idle
 }

@@ -2,7 +2,6 @@ package shard
 
 import (
 	"encoding/binary"
-	"time"
 
 	"github.com/ikepulse/ikepulse/ike/internal/mono"
 	"github.com/ikepulse/ikepulse/ike/internal/sa"
@@ -11,10 +10,6 @@ import (
 
 // espHeader is the SPI and the sequence number. RFC 4303 §2
 const espHeader = 8
-
-// reboundPause is how often, at most, a peer whose endpoint moves about makes
-// its SA follow.
-const reboundPause = time.Second
 
 // onESP hands an ESP packet to the data plane. If it was authentic and came
 // from elsewhere than the SA's packets so far, the SA is told.
@@ -35,10 +30,9 @@ func (s *Shard) onESP(now mono.Time, p wire.Packet) {
 		return
 	}
 	path := e.sa.Path()
-	if p.Remote == path.Remote && p.Local == path.Local || now < e.moveAt {
+	if p.Remote == path.Remote && p.Local == path.Local && !e.sa.Moving() {
 		return
 	}
-	e.moveAt = now.Add(reboundPause)
 	s.do(now, e, sa.Rebound{Path: sa.Path{Local: p.Local, Remote: p.Remote}})
 }
 

@@ -76,10 +76,11 @@ type Group struct {
 	gate      gate
 	absent    atomic.Pointer[[]netip.Addr] // of our addresses; nil: none
 
-	total         atomic.Int64  // tunnels' places that are taken
-	undeliverable atomic.Uint64 // datagrams for no shard
-	tally         tally         // of what is judged where it is read
-	done          chan struct{} // closed when Run returns
+	carriers      []atomic.Int32 // tunnels that are up, of each connection
+	total         atomic.Int64   // tunnels' places that are taken
+	undeliverable atomic.Uint64  // datagrams for no shard
+	tally         tally          // of what is judged where it is read
+	done          chan struct{}  // closed when Run returns
 }
 
 // NewGroup makes a group, whose Run is to be called once.
@@ -91,7 +92,7 @@ func NewGroup(c Config) (*Group, error) {
 	if err != nil {
 		return nil, err
 	}
-	g := &Group{conf: c, seed: maphash.MakeSeed(), done: make(chan struct{}), workers: newWorkers(c.JobBytes, c.Rand, c.Clock)}
+	g := &Group{conf: c, carriers: make([]atomic.Int32, len(c.Tunnels)), seed: maphash.MakeSeed(), done: make(chan struct{}), workers: newWorkers(c.JobBytes, c.Rand, c.Clock)}
 	g.gate.cookies, g.gate.surges.began, g.gate.surges.read = cookies, make(chan struct{}, 1), &g.tally
 	g.gate.places, g.gate.failures = halfopen.NewPlaces(c.Limits), halfopen.NewFailures()
 	g.gate.replies = halfopen.NewReplies(halfopen.RepliesPerSecond)
@@ -176,15 +177,30 @@ func (g *Group) Initiate(ctx context.Context, name string) error {
 	}
 }
 
-// Terminate deletes the SAs that match, and tells how many they are. The
-// exchanges that this takes may last longer.
+// Terminate deletes the SAs that match, and tells how many they are, with the
+// connections that were to be called again. The exchanges that this takes may
+// last longer.
 func (g *Group) Terminate(ctx context.Context, match Match) (int, error) {
-	return g.each(ctx, match, func(s *Shard, now mono.Time, e *entry) {
+	idle := 0
+	for _, s := range g.shards {
+		n, err := ask(ctx, s, func(mono.Time) int { return s.dialers.terminate(match) })
+		idle += n
+		if err != nil {
+			return idle, err
+		}
+	}
+	n, err := g.each(ctx, match, func(s *Shard, now mono.Time, e *entry) {
+		if c := e.sa.Conn(); c != nil {
+			t := &s.conf.Tunnels[c.Index]
+			owner := g.owner(t)
+			owner.post(func(mono.Time) { owner.dialers.terminated(owner.dialers.of(t)) })
+		}
 		if e.dial != nil {
-			e.dial.terminated()
+			s.dialers.terminated(e.dial)
 		}
 		s.do(now, e, sa.Terminate{})
 	})
+	return idle + n, err
 }
 
 // Probe asks the peers of the SAs that match for a sign of life.

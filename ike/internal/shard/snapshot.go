@@ -264,8 +264,10 @@ type Status struct {
 	Connecting int               `json:"connecting"`
 	Deleting   int               `json:"deleting"`
 	Handshakes Handshakes        `json:"handshakes"`
-	Taken      int               `json:"taken"`      // places of tunnels: of those we call, and of peers who have proved who they are
-	MaxSAs     int               `json:"max"`        // there are so many places
+	Taken      int               `json:"taken"` // places of tunnels: of those we call, and of peers who have proved who they are
+	MaxSAs     int               `json:"max"`   // there are so many places
+	Down       []Down            `json:"down"`  // those that have been for the longest
+	DownTotal  int               `json:"down_total"`
 	Leases     map[string]int    `json:"leases"`     // addresses that each pool has given
 	LagMaxUS   []int64           `json:"lag_max_us"` // the longest that anything has waited for each shard
 	LagP99US   []int64           `json:"lag_p99_us"` // 99 % of such waits in the last minute, by their length
@@ -305,7 +307,7 @@ func (g *Group) handshakes() Handshakes {
 
 // Status asks every shard and the directory.
 func (g *Group) Status(ctx context.Context) (Status, error) {
-	st := Status{Handshakes: g.handshakes(), Taken: int(g.total.Load()), MaxSAs: g.conf.MaxSAs, Counters: map[string]uint64{
+	st := Status{Down: []Down{}, Handshakes: g.handshakes(), Taken: int(g.total.Load()), MaxSAs: g.conf.MaxSAs, Counters: map[string]uint64{
 		"datagrams_undeliverable": g.undeliverable.Load(), "key_exchange_panics": g.workers.panics.Load()}}
 	var read counters
 	g.tally.addTo(&read)
@@ -328,12 +330,16 @@ type shardStatus struct {
 	up, connecting, deleting int
 	lagMax, lagP99           time.Duration
 	counters                 counters
+	down                     []Down
+	downTotal                int
 }
 
 func (st *Status) add(one shardStatus) {
 	st.Up += one.up
 	st.Connecting += one.connecting
 	st.Deleting += one.deleting
+	st.DownTotal += one.downTotal
+	st.Down = longestDown(append(st.Down, one.down...), func(d Down) int64 { return -d.DownMS })
 	st.LagMaxUS = append(st.LagMaxUS, one.lagMax.Microseconds())
 	st.LagP99US = append(st.LagP99US, one.lagP99.Microseconds())
 	st.count(one.counters)
@@ -358,5 +364,6 @@ func (s *Shard) status(now mono.Time) shardStatus {
 			st.connecting++
 		}
 	}
+	st.down, st.downTotal = s.dialers.down(now)
 	return st
 }

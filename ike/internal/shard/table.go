@@ -14,6 +14,7 @@ import (
 type entry struct {
 	id      uint32 // place in the slab, and in the wheel
 	gone    bool   // no longer in the tables
+	carrier bool   // it has a Child SA that is up
 	sa      *sa.SA
 	pending *pending // nil once the peer is authenticated
 	dial    *dialer  // who called, for an SA that we began
@@ -21,7 +22,7 @@ type entry struct {
 	heard   mono.Time // newest ESP that proved life, at the last judgement
 	placed  bool      // it has one of the tunnels' places
 	checkAt mono.Time // when to judge whether the peer lives; 0: not yet, or never
-	moveAt  mono.Time // no Rebound before this
+	told    *told     // nil: the peer has never moved
 	driftAt mono.Time // when a drift was last taken up
 	cut     bool      // our own address has gone since it was last judged
 	reason  sa.Reason // of its end
@@ -170,7 +171,9 @@ func (s *Shard) drop(now mono.Time, e *entry) {
 	if e.dial != nil {
 		s.dialers.hungUp(now, e)
 	}
-	if c := e.sa.Conn(); c != nil && e.reason == sa.PeerDead && s.conf.Tunnels[c.Index].Restart {
-		s.group.call(&s.conf.Tunnels[c.Index], nil)
+	if c := e.sa.Conn(); c != nil && e.reason == sa.PeerDead {
+		if t := &s.conf.Tunnels[c.Index]; t.Restart && !t.Start { // which is called anyhow
+			s.group.call(t, nil)
+		}
 	}
 }

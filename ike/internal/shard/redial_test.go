@@ -1,0 +1,246 @@
+package shard
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/ikepulse/ikepulse/ike/internal/mono"
+	"github.com/ikepulse/ikepulse/ike/internal/sa"
+)
+
+// started is a client's connection that is to be up.
+func started() []Tunnel {
+	conns := home("anna@example.org")
+	conns[0].Start, conns[0].DPD = true, idle
+	return conns
+}
+
+// calls are when a site has begun handshakes.
+func (s *site) begun() (at []mono.Time) {
+	for _, ev := range s.held().events {
+		if ev.Kind == sa.Connecting {
+			at = append(at, ev.At)
+		}
+	}
+	return at
+}
+
+// TestStartComesBack: whichever way a tunnel ends that is to be up, it is called
+// again by itself, and soon; status says meanwhile that it is down, and why.
+func TestStartComesBack(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		end  func(w *world, client, gateway *site)
+		why  string
+	}{
+		{"the peer deletes it", func(w *world, client, gateway *site) {
+			if _, err := gateway.group.Terminate(context.Background(), "*"); err != nil {
+				t.Error(err)
+			}
+		}, "the peer deleted it"},
+		{"the peer dies", func(w *world, client, gateway *site) {
+			gateway.vanish()
+			for client.status().DownTotal == 0 {
+				w.after(100 * time.Millisecond)
+			}
+			gateway.comeBack()
+		}, "the peer is dead"},
+		{"our data plane panics", func(w *world, client, gateway *site) {
+			client.panicIn("Transmit")
+			client.panicIn("Receive")
+			gateway.transmit(gateway.inSPI(), "x")
+		}, "local failure"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			inBubble(t, func(w *world) {
+				gateway := w.site(gatewayAddr, 2, roadwarriors())
+				client := w.site(clientAddr, 2, started())
+				w.after(2 * time.Minute)
+				if st := client.status(); st.Up != 1 || st.DownTotal != 0 {
+					t.Fatalf("%+v", st)
+				}
+				c.end(w, client, gateway)
+				w.after(time.Second)
+				st := client.status()
+				if st.DownTotal != 1 || len(st.Down) != 1 || st.Down[0].Connection != "home" || st.Down[0].CallInMS == nil ||
+					(st.Down[0].Why != c.why && c.name != "our data plane panics") {
+					t.Errorf("%+v", st.Down)
+				}
+				w.after(2 * firstPause)
+				if st := client.status(); st.Up != 1 || st.DownTotal != 0 || len(client.begun()) != 2 {
+					t.Errorf("%d up, %d down after %d calls", st.Up, st.DownTotal, len(client.begun()))
+				}
+			})
+		})
+	}
+}
+
+// TestTerminatedStaysDown: what a person has ended, be it up or waiting to be
+// called, stays down until he says so, and is no problem.
+func TestTerminatedStaysDown(t *testing.T) {
+	for _, waiting := range []bool{false, true} {
+		inBubble(t, func(w *world) {
+			gateway := w.site(gatewayAddr, 2, roadwarriors())
+			client := w.site(clientAddr, 2, started())
+			w.after(2 * time.Minute)
+			if waiting {
+				if _, err := gateway.group.Terminate(context.Background(), "*"); err != nil {
+					t.Fatal(err)
+				}
+				w.after(time.Second)
+			}
+			if n, err := client.group.Terminate(context.Background(), "home"); n != 1 || err != nil {
+				t.Errorf("waiting %v: terminated %d, %v", waiting, n, err)
+			}
+			w.after(time.Hour)
+			if st := client.status(); st.Up+st.Connecting+st.DownTotal != 0 {
+				t.Errorf("waiting %v: %+v", waiting, st)
+			}
+			client.initiate()
+			w.after(2 * time.Minute)
+			if _, err := gateway.group.Terminate(context.Background(), "*"); err != nil {
+				t.Fatal(err)
+			}
+			w.after(2 * firstPause)
+			if st := client.status(); st.Up != 1 {
+				t.Errorf("waiting %v: it is to be up again, and is not: %+v", waiting, st.Down)
+			}
+		})
+	}
+}
+
+// TestDeletedAtOnce: a peer that deletes each tunnel as soon as it is up is not
+// called in a tight loop; when a tunnel has lasted, that is forgotten.
+func TestDeletedAtOnce(t *testing.T) {
+	inBubble(t, func(w *world) {
+		gateway := w.site(gatewayAddr, 1, roadwarriors())
+		client := w.site(clientAddr, 1, started())
+		for w.now() < bootTime.Add(time.Hour) {
+			w.after(100 * time.Millisecond)
+			if gateway.status().Up > 0 {
+				if _, err := gateway.group.Terminate(context.Background(), "*"); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		begun := client.begun()
+		if n := len(begun); n < 10 || n > 25 {
+			t.Errorf("called %d times in an hour", n)
+		}
+		for i := 1; i < len(begun); i++ {
+			if pause, want := begun[i].Sub(begun[i-1]), min(firstPause<<(i-1), lastPause); pause < want*7/8 {
+				t.Errorf("pause %d is %v, want %v", i, pause, want)
+			}
+		}
+		w.after(lastPause + lasting)
+		if _, err := gateway.group.Terminate(context.Background(), "*"); err != nil {
+			t.Fatal(err)
+		}
+		w.after(2 * firstPause)
+		if up := client.status().Up; up != 1 {
+			t.Errorf("%d up, after a tunnel that lasted", up)
+		}
+	})
+}
+
+// TestOtherAddressesTakeTurns: when the peer at one address has died, the next
+// is called.
+func TestOtherAddressesTakeTurns(t *testing.T) {
+	inBubble(t, func(w *world) {
+		const second = "198.51.100.2"
+		first, backup := w.site(gatewayAddr, 1, roadwarriors()), w.site(second, 1, roadwarriors())
+		conns := started()
+		conns[0].Conn.Remotes = append(conns[0].Conn.Remotes, netip.MustParseAddr(second))
+		client := w.site(clientAddr, 1, conns)
+		w.after(2 * time.Minute)
+		first.vanish()
+		w.after(idle.Delay + sa.DefaultBackoff.Total() + 2*firstPause)
+		if client.status().Up != 1 || backup.status().Up != 1 {
+			t.Errorf("the client has %d tunnels up, the backup %d", client.status().Up, backup.status().Up)
+		}
+	})
+}
+
+// TestPeerCallsFirst: where the peer's own call has brought the tunnel, it is
+// up, and nobody calls; when it goes, we do.
+func TestPeerCallsFirst(t *testing.T) {
+	inBubble(t, func(w *world) {
+		there := mirror(t, "branch", "vpn.example.org", "branch.example.org", clientAddr)
+		here := mirror(t, "head", "branch.example.org", "vpn.example.org", gatewayAddr)
+		here[0].Start = true
+		b := w.site(clientAddr, 2, here)
+		w.after(time.Second) // it calls in vain
+		a := w.site(gatewayAddr, 2, there)
+		if err := a.group.Initiate(context.Background(), "branch"); err != nil {
+			t.Fatal(err)
+		}
+		w.after(20 * time.Minute)
+		if st := b.status(); st.DownTotal != 0 {
+			t.Errorf("%+v", st.Down)
+		}
+		before := len(b.begun())
+		w.after(time.Hour)
+		if n := len(b.begun()) - before; n != 0 {
+			t.Errorf("it has called %d times, although there is a tunnel", n)
+		}
+		if _, err := a.group.Terminate(context.Background(), "*"); err != nil {
+			t.Fatal(err)
+		}
+		w.after(2 * firstPause)
+		if st := b.status(); st.Up != 1 || len(b.begun()) != before+1 {
+			t.Errorf("%d up, %+v, called %d times", st.Up, st.Down, len(b.begun())-before)
+		}
+	})
+}
+
+// TestManyDown: with very many that are down, a few are named and all counted.
+func TestManyDown(t *testing.T) {
+	const many = 20_000
+	w := &world{t: t, began: time.Now()}
+	g := w.still(1)
+	ds := &g.shards[0].dialers
+	g.conf.Tunnels, g.carriers = make([]Tunnel, many), make([]atomic.Int32, many)
+	for i := range many {
+		g.conf.Tunnels[i] = Tunnel{Start: true, Conn: &sa.Conn{Index: uint32(i), Name: fmt.Sprint(i)}}
+		d := ds.of(&g.conf.Tunnels[i])
+		d.why, d.since = "the peer is dead", w.now().Add(-time.Duration(1+i*7919%many)*time.Second)
+	}
+	longest, total := ds.down(w.now())
+	if total != many || len(longest) != mostDown {
+		t.Errorf("%d named of %d", len(longest), total)
+	}
+	for i, d := range longest {
+		if want := int64(many - i); d.DownMS/1000 != want {
+			t.Errorf("number %d is down for %d ms, want %d s", i, d.DownMS, want)
+		}
+	}
+	if n := testing.AllocsPerRun(10, func() { ds.down(w.now()) }); n > 64 {
+		t.Errorf("%v allocations", n)
+	}
+}
+
+// TestVirtualAddressRefused: a gateway that gives an address that it should not
+// has no tunnel, is told so, and leaves nothing.
+func TestVirtualAddressRefused(t *testing.T) {
+	for _, given := range []string{clientAddr, gatewayAddr, "224.0.0.9", "127.0.0.9", "169.254.1.1"} {
+		inBubble(t, func(w *world) {
+			gateway := w.site(gatewayAddr, 2, roadwarriors(), func(c *Config) {
+				c.Pools[0].Prefixes = []netip.Prefix{netip.PrefixFrom(netip.MustParseAddr(given), 32)}
+			})
+			client := w.site(clientAddr, 2, home("anna@example.org"))
+			if err := client.group.Initiate(context.Background(), "home"); err == nil {
+				t.Errorf("%s was taken", given)
+			}
+			w.after(time.Minute)
+			if n := client.held().calls["InstallInbound"]; n != 0 {
+				t.Errorf("%s: %d installed", given, n)
+			}
+			client.wantOrderly()
+			gateway.wantOrderly()
+		})
+	}
+}
