@@ -28,6 +28,12 @@ Example: ikepulse check --config ikepulse.yaml`,
 				fmt.Fprintln(e.stdout, problems.Error())
 				return &codeError{code: exitError}
 			}
+			if hidden := gateway.HiddenNetworks(cfg); len(hidden) > 0 {
+				for _, text := range hidden {
+					fmt.Fprintf(e.stdout, "%s: %s\n", c.String("config"), text)
+				}
+				return &codeError{code: exitError}
+			}
 			return renderChecked(e.stdout, checked{file: c.String("config"), cfg: cfg, memory: gateway.MemoryFor(cfg.XDP.Capacity),
 				probes: probeRate(cfg), host: gateway.LookAtHost(cfg)})
 		},

@@ -92,6 +92,9 @@ func renderChecked(w io.Writer, c checked) error {
 	for _, n := range cfg.Notes {
 		p.line("note", "%s", n)
 	}
+	for _, text := range wholePrefixes(cfg) {
+		p.line("note", "%s", text)
+	}
 	var names []string
 	for _, a := range cfg.Listen.Addresses {
 		names = append(names, a.String())
@@ -108,6 +111,20 @@ func renderChecked(w io.Writer, c checked) error {
 		p.line(f.Name, "%s", f.Text)
 	}
 	return p.to(w)
+}
+
+// wholePrefixes names the selectors that allow less of a network than is routed.
+func wholePrefixes(cfg *config.Config) (all []string) {
+	for _, conn := range cfg.Connections {
+		for _, child := range conn.Children {
+			for _, ts := range child.RemoteTS {
+				if !ts.Dynamic && ts.Protocol != 0 {
+					all = append(all, fmt.Sprintf("%s: remote_ts %s leads all of %s into the tunnel, which drops the rest", conn.Name, ts, ts.Prefix))
+				}
+			}
+		}
+	}
+	return all
 }
 
 // probes is what a full gateway sends.

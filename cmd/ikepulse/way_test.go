@@ -133,3 +133,18 @@ func TestUnprotected(t *testing.T) {
 	s.stop(gw)
 	s.want(s.Gateway, 0, nil, "detach", "--all")
 }
+
+// TestCheckHiddenNetwork: a tunnel that is for less than everything and hides a
+// network that the host is on is an error, unless that is told to stay outside.
+func TestCheckHiddenNetwork(t *testing.T) {
+	s := newSite(t)
+	s.write("anna.psk", psk+"\n")
+	narrow := strings.Replace(fmt.Sprintf(clientConfig, s.dir), "remote_ts: [0.0.0.0/0]", "remote_ts: [10.0.0.0/8, \"172.16.0.0/12[tcp/443]\"]", 1)
+	s.want(s.Clients[0], exitError, []string{"the network 10.7.0.0/24 of c0 lies in 10.0.0.0/8, which the tunnel of office covers"},
+		"check", "--config", s.write("anna.yaml", narrow))
+	s.want(s.Gateway, 0, []string{"is good"}, "check", "--config", s.dir+"/anna.yaml") // it is for another host
+	s.want(s.Clients[0], 0, []string{"is good", "office: remote_ts 172.16.0.0/12[6/443] leads all of 172.16.0.0/12 into the tunnel, which drops the rest"},
+		"check", "--config", s.write("anna.yaml", "bypass: [10.7.0.0/24]\n"+narrow))
+	s.want(s.Clients[0], exitError, []string{"10.0.0.0/8 lies within bypass 0.0.0.0/0, so no packet would take the tunnel"},
+		"check", "--config", s.write("anna.yaml", "bypass: [0.0.0.0/0]\n"+narrow))
+}

@@ -16,6 +16,7 @@ import (
 	"github.com/ikepulse/ikepulse/cmd/internal/config"
 	"github.com/ikepulse/ikepulse/ike/barrier"
 	"github.com/ikepulse/ikepulse/ike/tun"
+	"github.com/ikepulse/ikepulse/loader"
 )
 
 // Barriers are what keeps covered packets from leaving and entering in the clear.
@@ -103,6 +104,28 @@ func newGuard(n Names, c *config.Config, log *slog.Logger) (*guard, error) {
 		log.Warn(hiddenText(hidden))
 	}
 	return g, nil
+}
+
+// HiddenNetworks says which networks that this host is on lie in what a tunnel
+// covers. It is not asked on a host that has none of the listen addresses: the
+// configuration is for another.
+func HiddenNetworks(c *config.Config) (all []string) {
+	names := NamesOf(loader.DefaultInstance)
+	h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	if err != nil {
+		return nil
+	}
+	defer h.Close()
+	host, err := barrier.Look(h, names.TUN, names.Table)
+	here := func(a barrier.Attached) bool { return slices.Contains(c.Listen.Addresses, a.Address) }
+	if err != nil || !slices.ContainsFunc(host.Attached, here) {
+		return nil
+	}
+	config := covers(c)
+	for _, hidden := range config.Plan(host).Hidden {
+		all = append(all, hiddenText(hidden))
+	}
+	return all
 }
 
 // covers is what a configuration says of barriers.
