@@ -52,7 +52,7 @@ Example: ikepulse loadtest 198.51.100.1 --peers 4000 --from 10.8.0.0/16 --psk-fi
 			jsonFlag,
 		},
 		Action: func(c *cli.Context) error {
-			conf, err := loadtestConfig(c)
+			conf, err := loadtestConfig(e, c)
 			if err != nil {
 				return err
 			}
@@ -68,7 +68,7 @@ var (
 	loadESPProposals = []string{"aes256gcm16-esn-noesn", "aes128gcm16-esn-noesn"}
 )
 
-func loadtestConfig(c *cli.Context) (conf loadtest.Config, err error) {
+func loadtestConfig(e env, c *cli.Context) (conf loadtest.Config, err error) {
 	if err := loadtestNumbers(c); err != nil {
 		return conf, err
 	}
@@ -84,7 +84,10 @@ func loadtestConfig(c *cli.Context) (conf loadtest.Config, err error) {
 	if c.String("psk-file") == "" {
 		return conf, usage("--psk-file: whose secret the gateway knows; a file of mode 0600, at least 20 characters")
 	}
-	psk, err := config.ReadPSK(c.String("psk-file"))
+	psk, notes, err := config.ReadPSK(c.String("psk-file"))
+	for _, note := range notes {
+		fmt.Fprintln(e.stderr, note)
+	}
 	conf.PSK = psk.Bytes()
 	return conf, err
 }

@@ -107,7 +107,7 @@ func TestLoadtestConfig(t *testing.T) {
 	parsed := func(line string) (conf loadtest.Config) {
 		cmd := loadtestCommand(env{})
 		cmd.Action = func(c *cli.Context) (err error) {
-			conf, err = loadtestConfig(c)
+			conf, err = loadtestConfig(env{stderr: io.Discard}, c)
 			return err
 		}
 		app := &cli.App{Commands: []*cli.Command{cmd}}

@@ -1,7 +1,6 @@
 package config
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -51,7 +50,10 @@ func (l *loader) readSecrets() {
 		if s.File == "" { // missing, and reported as such
 			continue
 		}
-		psk, complaint := readPSK(s.File)
+		psk, notes, complaint := readPSK(s.File)
+		for _, text := range notes {
+			l.note(at, pskFileKey, printable(s.File)+": "+text)
+		}
 		switch {
 		case complaint == hidden && l.unprivileged:
 			l.noteHidden(s.File, at)
@@ -63,35 +65,44 @@ func (l *loader) readSecrets() {
 }
 
 // ReadPSK returns the key in a file, by the rules for those that a configuration
-// names.
-func ReadPSK(path string) (PSK, error) {
-	psk, complaint := readPSK(path)
+// names, and what about it may not be meant.
+func ReadPSK(path string) (psk PSK, notes []string, err error) {
+	psk, notes, complaint := readPSK(path)
 	if complaint != "" {
-		return PSK{}, fmt.Errorf("%s: %s", printable(path), complaint)
+		return PSK{}, nil, fmt.Errorf("%s: %s", printable(path), complaint)
 	}
-	return psk, nil
+	for i := range notes {
+		notes[i] = printable(path) + ": " + notes[i]
+	}
+	return psk, notes, nil
 }
 
 // hidden is the complaint about a file that permissions keep from us.
 const hidden = "permission denied"
 
 // readPSK returns the key in a file, or what is wrong with the file.
-func readPSK(path string) (psk PSK, complaint string) {
+func readPSK(path string) (psk PSK, notes []string, complaint string) {
 	raw, info, err := readRegular(path, maxPSK)
 	if errors.Is(err, fs.ErrPermission) {
-		return PSK{}, hidden
+		return PSK{}, nil, hidden
 	}
 	if err != nil {
-		return PSK{}, reason(err)
+		return PSK{}, nil, reason(err)
 	}
-	value := withoutNewline(raw)
-	for _, complaint := range []string{exposed(info.Mode(), owner(info), os.Geteuid()), lengthOf(value)} {
-		if complaint != "" {
-			clear(raw)
-			return PSK{}, complaint
-		}
+	if complaint := exposed(info.Mode(), owner(info), os.Geteuid()); complaint != "" {
+		clear(raw)
+		return PSK{}, nil, complaint
 	}
-	return PSK{&value}, ""
+	value, notes, complaint := keyOf(raw)
+	if complaint == "" {
+		complaint = lengthOf(value)
+	}
+	if complaint != "" {
+		clear(raw)
+		clear(value)
+		return PSK{}, nil, complaint
+	}
+	return PSK{&value}, notes, ""
 }
 
 // noteHidden checks what can be seen of a secret from outside: its mode, if
@@ -132,15 +143,6 @@ func lengthOf(psk []byte) string {
 		return fmt.Sprintf("only %d bytes; a secret needs at least %d", len(psk), minPSK)
 	}
 	return ""
-}
-
-// withoutNewline drops the one line end that an editor or echo leaves. Every
-// other byte belongs to the key.
-func withoutNewline(b []byte) []byte {
-	if rest, found := bytes.CutSuffix(b, []byte("\n")); found {
-		return bytes.TrimSuffix(rest, []byte("\r"))
-	}
-	return b
 }
 
 func owner(info fs.FileInfo) int {
