@@ -233,7 +233,7 @@ func (s *site) kernelState() (lines []string) {
 		}
 		tables, err3 := c.ListTablesOfFamily(nftables.TableFamilyINet)
 		for _, t := range tables {
-			lines = append(lines, "table "+t.Name)
+			lines = append(lines, "table "+strings.TrimSuffix(t.Name, "."))
 		}
 		return errors.Join(err, err2, err3)
 	})

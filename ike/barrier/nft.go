@@ -18,6 +18,7 @@ type nft struct {
 	Options
 	conn   *nftables.Conn
 	listen []netip.Addr
+	second bool   // the table that stands is the one of the second name
 	set    *state // as of the last Set; nil: none yet
 }
 
@@ -36,21 +37,40 @@ func NFTables(o Options, listen []netip.Addr) (Filter, error) {
 	if err != nil {
 		return nil, err
 	}
-	if _, err := c.ListTablesOfFamily(nftables.TableFamilyINet); err != nil {
+	tables, err := c.ListTablesOfFamily(nftables.TableFamilyINet)
+	if err != nil {
 		return nil, errors.Join(fmt.Errorf("nftables: %w", err), c.CloseLasting())
 	}
-	return &nft{Options: o, conn: c, listen: listen}, nil
+	f := &nft{Options: o, conn: c, listen: listen, second: true}
+	for _, t := range tables {
+		if t.Name == f.table(false).Name {
+			f.second = false // it stands, left by a killed process
+		}
+	}
+	return f, nil
 }
 
 func (*nft) Kind() string { return "nftables" }
 
-func (f *nft) table() *nftables.Table {
-	return &nftables.Table{Name: f.Name, Family: nftables.TableFamilyINet}
+// table is that of the first or the second name.
+func (f *nft) table(second bool) *nftables.Table {
+	t := &nftables.Table{Name: f.Name, Family: nftables.TableFamilyINet}
+	if second {
+		t.Name += "."
+	}
+	return t
 }
 
-// Set replaces the table in one transaction.
+// IsTable reports whether a table of nftables is one of a filter's.
+func IsTable(table, filter string) bool { return table == filter || table == filter+"." }
+
+// Set makes a table beside the one that stands, and then takes that away. To
+// replace a table in one transaction is not enough: for an instant the kernel has
+// the new rules and not yet the elements of their sets (tried on 6.18: one packet
+// in some hundred transactions came in).
 func (f *nft) Set(p *Plan) error {
-	t := f.table()
+	next := !f.second
+	t := f.table(next)
 	f.conn.AddTable(t) // so that there is one to delete
 	f.conn.DelTable(t)
 	f.conn.AddTable(t)
@@ -65,6 +85,10 @@ func (f *nft) Set(p *Plan) error {
 	}
 	if err := errors.Join(b.err, f.conn.Flush()); err != nil {
 		return fmt.Errorf("nftables: %w", err)
+	}
+	f.second = next
+	if err := f.delete(!next); err != nil {
+		return err
 	}
 	now, err := f.look()
 	f.set = now
@@ -193,7 +217,7 @@ func (f *nft) Missing() (string, error) {
 	switch {
 	case err != nil:
 		return "", err
-	case now == nil:
+	case now == nil || f.set == nil:
 		return fmt.Sprintf("the nftables table inet %s", f.Name), nil
 	}
 	for name, handles := range f.set.rules {
@@ -231,7 +255,7 @@ func (f *nft) look() (*state, error) {
 	}
 	for _, t := range tables {
 		const dormant = 1 // NFT_TABLE_F_DORMANT
-		if t.Name == f.Name && t.Flags&dormant == 0 {
+		if t.Name == f.table(f.second).Name && t.Flags&dormant == 0 {
 			return f.contents(t)
 		}
 	}
@@ -263,14 +287,19 @@ func (f *nft) contents(t *nftables.Table) (*state, error) {
 	return s, nil
 }
 
-func (f *nft) Remove() error {
-	t := f.table()
+// delete takes a table away, if it is there.
+func (f *nft) delete(second bool) error {
+	t := f.table(second)
 	f.conn.AddTable(t)
 	f.conn.DelTable(t)
 	if err := f.conn.Flush(); err != nil {
-		return errors.Join(fmt.Errorf("nftables: %w", err), f.conn.CloseLasting())
+		return fmt.Errorf("nftables: %w", err)
 	}
-	return f.conn.CloseLasting()
+	return nil
+}
+
+func (f *nft) Remove() error {
+	return errors.Join(f.delete(false), f.delete(true), f.conn.CloseLasting())
 }
 
 func (f *nft) Close() error { return f.conn.CloseLasting() }

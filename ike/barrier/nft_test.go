@@ -48,7 +48,7 @@ func TestManyNetworks(t *testing.T) {
 	if got := len(p.Ranges(true)); got != 20_001 {
 		t.Errorf("%d ranges", got)
 	}
-	table := &nftables.Table{Name: "ikepulse-test", Family: nftables.TableFamilyINet}
+	var table *nftables.Table
 	change := func(do func(*nftables.Conn)) {
 		t.Helper()
 		err := ns.Do(func() error {
@@ -71,6 +71,7 @@ func TestManyNetworks(t *testing.T) {
 		{"elements of the nftables set inet ikepulse-test covered4", func(c *nftables.Conn) { c.FlushSet(&nftables.Set{Table: table, Name: "covered4"}) }},
 		{"rules of the nftables chain inet ikepulse-test in", func(c *nftables.Conn) { c.FlushChain(&nftables.Chain{Table: table, Name: "in"}) }},
 	} {
+		table = f.(*nft).table(f.(*nft).second)
 		change(a.do)
 		check(a.missing)
 		if err := f.Set(p); err != nil {

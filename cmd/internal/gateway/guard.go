@@ -176,8 +176,11 @@ func (g *guard) begin(d *tun.Device) error {
 }
 
 func (n Names) filter(listen []netip.Addr) (barrier.Filter, error) {
-	return barrier.NFTables(barrier.Options{Name: "ikepulse-" + n.Instance, TUN: n.TUN, Mark: n.mark()}, listen)
+	return barrier.NFTables(barrier.Options{Name: n.filterName(), TUN: n.TUN, Mark: n.mark()}, listen)
 }
+
+// filterName is that of the filter, in the kernel.
+func (n Names) filterName() string { return "ikepulse-" + n.Instance }
 
 // removeFilter takes away what a killed daemon has left, where there is any.
 func (n Names) removeFilter() error {
@@ -296,7 +299,7 @@ func (g *guard) hear(e barrier.Event) (matters bool) {
 		g.doubt()
 		return true
 	case barrier.FilterChanged:
-		if g.rules != nil && e.Name == "ikepulse-"+g.names.Instance {
+		if g.rules != nil && barrier.IsTable(e.Name, g.names.filterName()) {
 			g.rules.doubted, matters = true, true
 		}
 	case barrier.LinkChanged, barrier.AddressChanged:
