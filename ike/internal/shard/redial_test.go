@@ -10,6 +10,7 @@ import (
 
 	"github.com/ikepulse/ikepulse/ike/internal/mono"
 	"github.com/ikepulse/ikepulse/ike/internal/sa"
+	"github.com/ikepulse/ikepulse/ike/internal/wire"
 )
 
 // started is a client's connection that is to be up.
@@ -172,20 +173,23 @@ func TestPeerCallsFirst(t *testing.T) {
 		there := mirror(t, "branch", "vpn.example.org", "branch.example.org", clientAddr)
 		here := mirror(t, "head", "branch.example.org", "vpn.example.org", gatewayAddr)
 		here[0].Start = true
+		deaf := true
+		w.drop = func(p wire.Packet) bool { // b's first messages, until it has given its call up
+			return deaf && p.Local.Addr().String() == clientAddr && p.Data[18] == byte(wire.IKESAInit) && p.Data[19]&byte(wire.FlagResponse) == 0
+		}
 		b := w.site(clientAddr, 2, here)
-		w.after(time.Second) // it calls in vain
 		a := w.site(gatewayAddr, 2, there)
 		if err := a.group.Initiate(context.Background(), "branch"); err != nil {
 			t.Fatal(err)
 		}
-		w.after(20 * time.Minute)
-		if st := b.status(); st.DownTotal != 0 {
-			t.Errorf("%+v", st.Down)
-		}
-		before := len(b.begun())
+		w.after(sa.DefaultBackoff.Total())
+		w.mu.Lock()
+		deaf = false
+		w.mu.Unlock()
 		w.after(time.Hour)
-		if n := len(b.begun()) - before; n != 0 {
-			t.Errorf("it has called %d times, although there is a tunnel", n)
+		before := len(b.begun())
+		if st := b.status(); before != 1 || st.DownTotal != 0 {
+			t.Errorf("it has called %d times, although there is a tunnel; %+v", before, st.Down)
 		}
 		if _, err := a.group.Terminate(context.Background(), "*"); err != nil {
 			t.Fatal(err)
