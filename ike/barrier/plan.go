@@ -282,7 +282,7 @@ func (f *flattener) upTo(next netip.Addr) {
 // closeBefore leaves the prefixes that end before next; all, if it is not valid.
 func (f *flattener) closeBefore(next netip.Addr) {
 	for len(f.open) > 0 {
-		last := lastOf(f.open[len(f.open)-1])
+		last := LastOf(f.open[len(f.open)-1])
 		if next.IsValid() && !last.Less(next) {
 			return
 		}
@@ -305,8 +305,8 @@ func (f *flattener) add(first, last netip.Addr) {
 	f.ranges = append(f.ranges, Range{first, last})
 }
 
-// lastOf is the highest address of a prefix.
-func lastOf(p netip.Prefix) netip.Addr {
+// LastOf is the highest address of a prefix.
+func LastOf(p netip.Prefix) netip.Addr {
 	b := p.Addr().AsSlice()
 	for bit := p.Bits(); bit < len(b)*8; bit++ {
 		b[bit/8] |= 0x80 >> (bit % 8)

@@ -42,11 +42,7 @@ type Route struct {
 // network namespace of the thread that opened it, and so does all that it adds
 // there later.
 type Device struct {
-	name  string
-	net   *network
-	pools []netip.Prefix
-	mtu   int
-
+	net  *network
 	file atomic.Pointer[os.File]
 	anew chan struct{} // has one when file was opened anew; for Plane.Serve
 }
@@ -62,11 +58,8 @@ func Open(c Config) (*Device, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &Device{name: name, mtu: orDefault(c.MTU, DefaultMTU), anew: make(chan struct{}, 1)}
+	d := &Device{anew: make(chan struct{}, 1)}
 	d.file.Store(file)
-	for _, r := range c.Routes {
-		d.pools = append(d.pools, r.To.Masked())
-	}
 	if d.net, err = newNetwork(name, c); err != nil {
 		return nil, errors.Join(fmt.Errorf("interface %s: %w", name, err), file.Close())
 	}
@@ -115,7 +108,7 @@ func openTUN(name string) (*os.File, string, error) {
 }
 
 // Name is the interface's name.
-func (d *Device) Name() string { return d.name }
+func (d *Device) Name() string { return d.net.name }
 
 // Close takes away the interface and everything that led to it.
 func (d *Device) Close() error {
@@ -141,15 +134,15 @@ func (d *Device) reopen() error {
 	n := d.net
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	link, err := n.handle.LinkByName(d.name)
+	link, err := n.handle.LinkByName(n.name)
 	if err == nil && link.Attrs().Index == n.link.Attrs().Index {
 		return nil
 	}
-	file, _, err := openTUN(d.name)
+	file, _, err := openTUN(n.name)
 	if err != nil {
 		return err
 	}
-	if link, err = n.handle.LinkByName(d.name); err != nil {
+	if link, err = n.handle.LinkByName(n.name); err != nil {
 		return errors.Join(err, file.Close())
 	}
 	n.link = link

@@ -21,4 +21,4 @@ func metric(to netip.Prefix, mtu, device int) int {
 }
 
 // mtuOf is the MTU of a tunnel that was given this one, 0 for none.
-func (d *Device) mtuOf(given int) int { return min(orDefault(given, DefaultMTU), d.mtu) }
+func (d *Device) mtuOf(given int) int { return min(orDefault(given, DefaultMTU), d.net.mtu) }

@@ -189,9 +189,9 @@ func destination(to *net.IPNet, family int) netip.Prefix {
 // addMissing adds what is wanted and not present: first what ends packets or
 // keeps them outside.
 func (n *network) addMissing(wanted map[entry]with, present map[entry]bool) error {
-	for _, kinds := range [][]int{{unix.RTN_UNREACHABLE, unix.RTN_THROW}, {unix.RTN_UNICAST}} {
+	for _, leading := range []bool{false, true} {
 		for e, w := range wanted {
-			if present[e] || e.kind != kinds[0] && e.kind != kinds[len(kinds)-1] {
+			if present[e] || (e.kind == unix.RTN_UNICAST) != leading {
 				continue
 			}
 			if err := n.handle.RouteReplace(n.route(e, w)); err != nil {

@@ -14,8 +14,10 @@ package tun
 import (
 	"context"
 	"errors"
+	"maps"
 	"net/netip"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -46,7 +48,7 @@ type Deliver func(shard int, inner []byte)
 // stamp records that a packet of an inbound SPI was authenticated; neither may
 // block, and all shards call them, at the same time.
 func New(d *Device, send func(p wire.Packet) error, stamp func(spi uint32, now int64)) *Plane {
-	return &Plane{device: d, send: send, stamp: stamp, table: newTable(d.pools), shards: map[int]*Shard{}}
+	return &Plane{device: d, send: send, stamp: stamp, table: newTable(slices.Collect(maps.Keys(d.net.standing))), shards: map[int]*Shard{}}
 }
 
 // Shard is the part of the plane that belongs to a shard, the same at each

@@ -24,7 +24,7 @@ func (d *Device) Concerns(e barrier.Event) bool {
 	case barrier.Unknown, barrier.RuleGone, barrier.AddressChanged:
 		return true
 	case barrier.LinkChanged:
-		return e.Link == d.name
+		return e.Link == d.net.name
 	case barrier.RouteGone:
 		return e.Table == d.net.table && d.net.wants(e.To, e.Type)
 	}
@@ -114,7 +114,7 @@ func (n *network) missingLink() (string, error) {
 // Restore puts back what is missing.
 func (d *Device) Restore() error {
 	if err := d.reopen(); err != nil {
-		return fmt.Errorf("interface %s: %w", d.name, err)
+		return fmt.Errorf("interface %s: %w", d.net.name, err)
 	}
 	return d.net.restore()
 }

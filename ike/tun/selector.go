@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 
+	"github.com/ikepulse/ikepulse/ike/barrier"
 	"github.com/ikepulse/ikepulse/ike/internal/wire"
 )
 
@@ -39,7 +40,7 @@ func prefixesOf(selectors []wire.Selector, limit int) (out []netip.Prefix) {
 			if !slices.Contains(out, p) {
 				out = append(out, p)
 			}
-			from = lastOf(p).Next()
+			from = barrier.LastOf(p).Next()
 		}
 	}
 	return out
@@ -49,7 +50,7 @@ func prefixesOf(selectors []wire.Selector, limit int) (out []netip.Prefix) {
 func widest(from, to netip.Addr) netip.Prefix {
 	p := netip.PrefixFrom(from, from.BitLen())
 	for n := from.BitLen() - trailingZeros(from); n < from.BitLen(); n++ {
-		if wider := netip.PrefixFrom(from, n); lastOf(wider).Compare(to) <= 0 {
+		if wider := netip.PrefixFrom(from, n); barrier.LastOf(wider).Compare(to) <= 0 {
 			return wider
 		}
 	}
@@ -65,14 +66,4 @@ func trailingZeros(a netip.Addr) (n int) {
 		}
 	}
 	return n
-}
-
-// lastOf is the highest address of a prefix.
-func lastOf(p netip.Prefix) netip.Addr {
-	b := p.Addr().AsSlice()
-	for bit := p.Bits(); bit < len(b)*8; bit++ {
-		b[bit/8] |= 0x80 >> (bit % 8)
-	}
-	a, _ := netip.AddrFromSlice(b)
-	return a
 }

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/ikepulse/ikepulse/ike/barrier"
 	"github.com/ikepulse/ikepulse/ike/internal/wire"
 )
 
@@ -19,7 +20,7 @@ func between(start, end string) wire.Selector {
 func subnets(ss ...string) (out []wire.Selector) {
 	for _, s := range ss {
 		p := netip.MustParsePrefix(s)
-		out = append(out, wire.Selector{EndPort: 65535, Start: p.Addr(), End: lastOf(p)})
+		out = append(out, wire.Selector{EndPort: 65535, Start: p.Addr(), End: barrier.LastOf(p)})
 	}
 	return out
 }

@@ -7,6 +7,8 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/ikepulse/ikepulse/ike/barrier"
 )
 
 // free tells that nobody has the addresses, which a peer gave us: neither this
@@ -44,7 +46,7 @@ func (n *network) freeOne(a, peer netip.Addr) error {
 		switch {
 		case on.Addr() == a:
 			return errors.New("this host has it already")
-		case a.Is4() && ones < 31 && (a == on.Masked().Addr() || a == lastOf(on.Masked())):
+		case a.Is4() && ones < 31 && (a == on.Masked().Addr() || a == barrier.LastOf(on.Masked())):
 			return fmt.Errorf("it is no host's in %v, which is attached here", on.Masked())
 		}
 	}

@@ -10,28 +10,13 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"github.com/ikepulse/ikepulse/ike/internal/wire"
-	"github.com/ikepulse/ikepulse/test/lab"
-	"github.com/ikepulse/ikepulse/test/require"
 )
 
 // TestAddressComesLater: sockets are bound before their host has the address,
 // serve it when it comes, send nothing from it while it is away, and go on when
 // it is back. Somebody else's port is refused even so.
 func TestAddressComesLater(t *testing.T) {
-	require.Have(t, "root", "netns")
-	l := lab.New()
-	t.Cleanup(func() {
-		if err := l.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	near, far := namespace(t, l, "near"), namespace(t, l, "far")
-	if err := lab.Connect(
-		lab.End{Namespace: near, Name: "n0", Addresses: prefixes("198.51.100.9/24", "2001:db8::9/64")},
-		lab.End{Namespace: far, Name: "f0", Addresses: prefixes("198.51.100.2/24", "2001:db8::2/64")},
-	); err != nil {
-		t.Fatal(err)
-	}
+	near, far := neighbours(t, "198.51.100.9/24", "2001:db8::9/64")
 	for _, c := range []struct {
 		address string
 		remote  netip.AddrPort

@@ -33,9 +33,10 @@ func TestMark(t *testing.T) {
 	}
 }
 
-// TestBypass: a host whose policies block all UDP neither keeps our packets
-// in nor out, in both families, while an ordinary socket is cut off.
-func TestBypass(t *testing.T) {
+// neighbours are two namespaces on one link: near has those addresses, and far
+// 198.51.100.2 and 2001:db8::2.
+func neighbours(t *testing.T, addresses ...string) (near, far *lab.Namespace) {
+	t.Helper()
 	require.Have(t, "root", "netns")
 	l := lab.New()
 	t.Cleanup(func() {
@@ -43,13 +44,20 @@ func TestBypass(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	near, far := namespace(t, l, "near"), namespace(t, l, "far")
+	near, far = namespace(t, l, "near"), namespace(t, l, "far")
 	if err := lab.Connect(
-		lab.End{Namespace: near, Name: "n0", Addresses: prefixes("198.51.100.1/24", "2001:db8::1/64")},
+		lab.End{Namespace: near, Name: "n0", Addresses: prefixes(addresses...)},
 		lab.End{Namespace: far, Name: "f0", Addresses: prefixes("198.51.100.2/24", "2001:db8::2/64")},
 	); err != nil {
 		t.Fatal(err)
 	}
+	return near, far
+}
+
+// TestBypass: a host whose policies block all UDP neither keeps our packets
+// in nor out, in both families, while an ordinary socket is cut off.
+func TestBypass(t *testing.T) {
+	near, far := neighbours(t, "198.51.100.1/24", "2001:db8::1/64")
 	do(t, near, blockUDP)
 	for _, c := range []struct{ local, remote netip.AddrPort }{
 		{netip.MustParseAddrPort("198.51.100.1:4500"), netip.MustParseAddrPort("198.51.100.2:4500")},

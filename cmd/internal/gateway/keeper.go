@@ -60,7 +60,7 @@ func (k *keeper) follow(ctx context.Context) {
 	defer end()
 	poll := time.NewTicker(k.every)
 	defer poll.Stop()
-	links := linkEvents(ctx)
+	links := eventsOf(ctx, netlink.LinkSubscribe)
 	k.pass(true) // what happened while nobody listened
 	for {
 		select {
@@ -81,12 +81,12 @@ func (k *keeper) follow(ctx context.Context) {
 	}
 }
 
-// linkEvents tells of interfaces that come, go and change, until ctx ends or
-// an event is lost; nil if there is no way to hear of them.
-func linkEvents(ctx context.Context) <-chan netlink.LinkUpdate {
+// eventsOf are those of a subscription of netlink, until ctx ends or an event is
+// lost; nil if there is no way to hear of them.
+func eventsOf[T any](ctx context.Context, subscribe func(chan<- T, <-chan struct{}) error) <-chan T {
 	const room = 64
-	events := make(chan netlink.LinkUpdate, room)
-	if err := netlink.LinkSubscribe(events, ctx.Done()); err != nil {
+	events := make(chan T, room)
+	if err := subscribe(events, ctx.Done()); err != nil {
 		return nil
 	}
 	context.AfterFunc(ctx, func() {

@@ -107,7 +107,7 @@ func (d *daemon) watchAddresses(ctx context.Context) error {
 func (d *daemon) followAddresses(ctx context.Context) {
 	ctx, end := context.WithCancel(ctx)
 	defer end()
-	events := addressEvents(ctx)
+	events := eventsOf(ctx, netlink.AddrSubscribe)
 	for {
 		d.lookForAddresses(ctx)
 		pause := presentEvery
@@ -143,20 +143,6 @@ func (d *daemon) awaitAddress(ctx context.Context, events <-chan netlink.AddrUpd
 			}
 		}
 	}
-}
-
-// addressEvents is linkEvents for addresses.
-func addressEvents(ctx context.Context) <-chan netlink.AddrUpdate {
-	const room = 64
-	events := make(chan netlink.AddrUpdate, room)
-	if err := netlink.AddrSubscribe(events, ctx.Done()); err != nil {
-		return nil
-	}
-	context.AfterFunc(ctx, func() {
-		for range events { // its sender may wait for us, and closes it
-		}
-	})
-	return events
 }
 
 // problems says which of our addresses nobody reaches.
