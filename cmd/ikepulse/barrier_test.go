@@ -270,6 +270,12 @@ func TestBarriers(t *testing.T) {
 			if err := s.Gateway.Do(a.do); err != nil {
 				t.Errorf("%s: %v", a.name, err)
 			}
+			begun := time.Now()
+			defer func() {
+				if time.Since(begun) > 15*time.Second { // half of the time after which it is looked at without an event
+					t.Errorf("%s: no event has told of it", a.name)
+				}
+			}()
 			s.await(a.name+": all is back", func() error {
 				if got := s.kernelState(); !slices.Equal(got, want) {
 					return fmt.Errorf("%q, want %q", got, want)

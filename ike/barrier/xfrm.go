@@ -147,7 +147,7 @@ func (f *xfrm) Set(p *Plan) error {
 type change struct {
 	policy
 	standing // with an index, if it is to be removed
-	remove bool
+	remove   bool
 }
 
 // changes are in an order in which nothing passes that passes neither before nor
