@@ -90,7 +90,7 @@ var eth0 = gateway.Attachment{Interface: "eth0", Mode: "native", ProgramID: 314,
 func status(t *testing.T, state string, x *gateway.XDP, problems ...string) *gateway.Status {
 	return &gateway.Status{Instance: "default", State: state, Problems: problems, XDP: x, Daemon: &gateway.Daemon{
 		Version: "0.1.0", PID: 4121, Capacity: 65536, XDPEvents: &gateway.Events{Drift: 3, Stranger: 2},
-		Barriers:  gateway.Barriers{Unprotected: "block", Kinds: []string{"routes", "nftables"}, Networks: 2},
+		Barriers:  gateway.Barriers{Unprotected: "block", Kinds: []string{"routes", "nftables", "XFRM policies"}, Networks: 2},
 		Dataplane: gateway.Dataplane{Kind: "userspace", Interface: "ikepulse", Counters: map[string]uint64{"in": 811000, "out": 790214, "icv": 0}},
 		Sockets: []gateway.Socket{{Local: addrPort("198.51.100.1:500"), IKE: 99742, Sent: 99740},
 			{Local: addrPort("198.51.100.1:4500"), IKE: 99801, ESP: 812007, Sent: 889971}},

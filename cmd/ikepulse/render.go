@@ -61,7 +61,7 @@ func (p *page) tunnels(d *gateway.Daemon) {
 
 // barriers are what keeps packets out of the clear.
 func (p *page) barriers(b *gateway.Barriers) {
-	what := strings.Join(b.Kinds, " and ")
+	what := enumerated(b.Kinds)
 	switch {
 	case b.Unprotected == "pass":
 		what = "none (unprotected: pass): what a tunnel covers goes in the clear while the tunnel is missing"
@@ -71,6 +71,15 @@ func (p *page) barriers(b *gateway.Barriers) {
 		what += ": nothing of " + count(b.Networks, "network") + " passes but by tunnels"
 	}
 	p.line("barriers", "%s", what)
+}
+
+// enumerated joins "a", "b" and "c" as one writes them.
+func enumerated(all []string) string {
+	n := len(all)
+	if n < 2 {
+		return strings.Join(all, "")
+	}
+	return strings.Join(all[:n-1], ", ") + " and " + all[n-1]
 }
 
 // handshakes are those whose peers have not proved who they are, what was done

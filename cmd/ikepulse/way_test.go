@@ -79,7 +79,7 @@ func TestDeletedAgainAndAgain(t *testing.T) {
 	gw, client := s.tunnel()
 	want := s.kernelState()
 	loop := 5 * time.Second
-	s.hidden("deleted in a loop", false, func() {
+	s.hidden("deleted in a loop", func() {
 		for end := time.Now().Add(loop); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
 			err := s.Gateway.Do(func() error {
 				// What is not there cannot be deleted.

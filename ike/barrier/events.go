@@ -25,6 +25,7 @@ const (
 	RouteGone
 	RuleGone
 	FilterChanged
+	PolicyChanged
 )
 
 // Event is a change in the network namespace, whoever made it.
@@ -35,33 +36,47 @@ type Event struct {
 	To    netip.Prefix // of RouteAdded, RouteGone
 	Type  int          // of RouteAdded, RouteGone: RTN_UNICAST and so on
 	Name  string       // of the nftables table, of FilterChanged
+	Owner uint32       // of PolicyChanged: the selector's user; 0: anybody
 }
 
 // Events hears of changes.
 type Events struct {
-	sockets []*os.File
+	sockets []listener
+}
+
+// listener hears of one subsystem of the kernel.
+type listener struct {
+	*os.File
+	decode func(syscall.NetlinkMessage) (Event, bool)
 }
 
 // Listen begins to hear of changes in the network namespace of the calling
-// thread. What a kernel without nftables does not tell is not heard.
+// thread. What a kernel without nftables or XFRM does not tell is not heard.
 func Listen() (*Events, error) {
 	e := &Events{}
 	const routing = unix.RTMGRP_LINK | unix.RTMGRP_IPV4_IFADDR | unix.RTMGRP_IPV6_IFADDR | unix.RTMGRP_IPV4_ROUTE |
 		unix.RTMGRP_IPV6_ROUTE | unix.RTMGRP_IPV4_RULE | 1<<(unix.RTNLGRP_IPV6_RULE-1)
-	if err := e.open(unix.NETLINK_ROUTE, routing); err != nil {
-		return nil, err
-	}
-	err := e.open(unix.NETLINK_NETFILTER, 1<<(unix.NFNLGRP_NFTABLES-1))
-	if err != nil && !errors.Is(err, unix.EPROTONOSUPPORT) {
-		return nil, errors.Join(err, e.Close())
+	for _, s := range []struct {
+		protocol int
+		groups   uint32
+		decode   func(syscall.NetlinkMessage) (Event, bool)
+	}{
+		{unix.NETLINK_ROUTE, routing, decodeRouting},
+		{unix.NETLINK_NETFILTER, 1 << (unix.NFNLGRP_NFTABLES - 1), decodeNFTables},
+		{unix.NETLINK_XFRM, 1 << (nl.XFRMNLGRP_POLICY - 1), decodePolicy},
+	} {
+		err := e.open(s.protocol, s.groups, s.decode)
+		if err != nil && (s.protocol == unix.NETLINK_ROUTE || !errors.Is(err, unix.EPROTONOSUPPORT)) {
+			return nil, errors.Join(err, e.Close())
+		}
 	}
 	return e, nil
 }
 
-func (e *Events) open(protocol int, groups uint32) error {
+func (e *Events) open(protocol int, groups uint32, decode func(syscall.NetlinkMessage) (Event, bool)) error {
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, protocol)
 	if err == nil {
-		e.sockets = append(e.sockets, os.NewFile(uintptr(fd), "netlink"))
+		e.sockets = append(e.sockets, listener{os.NewFile(uintptr(fd), "netlink"), decode})
 		err = unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: groups})
 	}
 	if err != nil {
@@ -106,7 +121,7 @@ func (e *Events) Serve(ctx context.Context, take func(Event)) error {
 	return errors.Join(errs...)
 }
 
-func read(s *os.File, heard chan<- Event) error {
+func read(s listener, heard chan<- Event) error {
 	raw, err := s.SyscallConn()
 	if err != nil {
 		return err
@@ -136,15 +151,15 @@ func read(s *os.File, heard chan<- Event) error {
 			continue
 		}
 		for _, m := range messages {
-			if ev, ok := decode(m); ok {
+			if ev, ok := s.decode(m); ok {
 				heard <- ev
 			}
 		}
 	}
 }
 
-// decode tells what a message means, if it means anything to us.
-func decode(m syscall.NetlinkMessage) (Event, bool) {
+// decodeRouting tells what a message means, if it means anything to us.
+func decodeRouting(m syscall.NetlinkMessage) (Event, bool) {
 	switch m.Header.Type {
 	case unix.RTM_NEWLINK, unix.RTM_DELLINK:
 		return Event{What: LinkChanged, Link: attribute(m.Data, unix.SizeofIfInfomsg, unix.IFLA_IFNAME)}, true
@@ -157,9 +172,29 @@ func decode(m syscall.NetlinkMessage) (Event, bool) {
 	case unix.RTM_DELROUTE:
 		return decodeRoute(RouteGone, m.Data)
 	}
+	return Event{}, false
+}
+
+func decodeNFTables(m syscall.NetlinkMessage) (Event, bool) {
 	if m.Header.Type>>8 == unix.NFNL_SUBSYS_NFTABLES && m.Header.Type&0xff != unix.NFT_MSG_NEWGEN {
 		const sizeofNfgenmsg, nameOfTable = 4, 1
 		return Event{What: FilterChanged, Name: attribute(m.Data, sizeofNfgenmsg, nameOfTable)}, true
+	}
+	return Event{}, false
+}
+
+// decodePolicy tells of policies whose selector it shows, and of those that are
+// gone all at once or by a number.
+func decodePolicy(m syscall.NetlinkMessage) (Event, bool) {
+	switch nl.XfrmMsgType(m.Header.Type) {
+	case nl.XFRM_MSG_FLUSHPOLICY:
+		return Event{What: PolicyChanged}, true
+	case nl.XFRM_MSG_NEWPOLICY, nl.XFRM_MSG_UPDPOLICY, nl.XFRM_MSG_DELPOLICY:
+		if len(m.Data) < nl.SizeofXfrmSelector { // which all of them begin with
+			return Event{What: Unknown}, true
+		}
+		sel := nl.DeserializeXfrmSelector(m.Data)
+		return Event{What: PolicyChanged, Owner: sel.User}, sel.User != 0 || sel.Family == 0
 	}
 	return Event{}, false
 }

@@ -1,10 +1,13 @@
 package barrier
 
 // Filter drops the packets that a plan covers and that pass by the wrong
-// interface. It belongs to the network namespace of the thread that opened it.
+// interface. It belongs to the network namespace of the thread that opened it, and is used by
+// threads of that alone.
 type Filter interface {
 	// Kind is the kernel's own name for what filters.
 	Kind() string
+	// Concerns reports whether an event may mean that something is missing.
+	Concerns(e Event) bool
 	// Set follows a plan, in place of the one before: at no moment does less
 	// pass or more than by one of the two. It puts back what somebody has deleted.
 	Set(p *Plan) error
@@ -21,5 +24,5 @@ type Filter interface {
 type Options struct {
 	Name string // of what is made in the kernel, one an instance
 	TUN  string // the interface that covered packets go and come by
-	Mark uint32 // of what the gateway itself sends
+	Mark uint32 // of what the gateway itself sends; no two instances have the same
 }

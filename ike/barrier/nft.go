@@ -61,8 +61,9 @@ func (f *nft) table(second bool) *nftables.Table {
 	return t
 }
 
-// IsTable reports whether a table of nftables is one of a filter's.
-func IsTable(table, filter string) bool { return table == filter || table == filter+"." }
+func (f *nft) Concerns(e Event) bool {
+	return e.What == FilterChanged && (e.Name == f.table(false).Name || e.Name == f.table(true).Name)
+}
 
 // Set makes a table beside the one that stands, and then takes that away. To
 // replace a table in one transaction is not enough: for an instant the kernel has
@@ -108,6 +109,9 @@ func suffix(v4 bool) string {
 // The ports of what is ours on the outside. RFC 7296 §2.23
 var outerPorts = []uint16{500, 4500}
 
+// The ports of DHCP. RFC 2131 §4.1
+const dhcpClient, dhcpServer = 68, 67
+
 // ICMP errors that a path makes: RFC 792, RFC 4443 §3.
 var pathErrors = map[bool][]byte{true: {3, 11, 12}, false: {1, 2, 3, 4}}
 
@@ -121,9 +125,9 @@ func (f *nft) pass(b *batch, in, out *nftables.Chain, p *Plan) {
 	b.accept(out, marked(f.Mark))
 	for _, v4 := range []bool{true, false} {
 		f.passOuter(b, in, v4)
-		client, server := uint16(68), uint16(67) // DHCP: RFC 2131 §4.1, RFC 8415 §7.2
+		client, server := uint16(dhcpClient), uint16(dhcpServer)
 		if !v4 {
-			client, server = 546, 547
+			client, server = 546, 547 // RFC 8415 §7.2
 		}
 		for _, c := range []*nftables.Chain{in, out} {
 			b.accept(c, ofFamily(v4), protocol(unix.IPPROTO_UDP), port(atSource, client), port(atDestination, server))
@@ -303,3 +307,12 @@ func (f *nft) Remove() error {
 }
 
 func (f *nft) Close() error { return f.conn.CloseLasting() }
+
+// RemoveNFTables takes away what a killed process has left.
+func RemoveNFTables(o Options) error {
+	f, err := NFTables(o, nil)
+	if err != nil {
+		return nil // the kernel has none
+	}
+	return f.Remove()
+}

@@ -10,6 +10,17 @@ import (
 	"github.com/ikepulse/ikepulse/test/require"
 )
 
+// sites is a configuration of 20,000, with gaps between them, so that each is a
+// range of its own.
+func sites() *Config {
+	c := &Config{Listen: addresses("198.51.100.1", "2001:db8::1")}
+	for i := range 20_000 {
+		c.Tunnels = append(c.Tunnels, Tunnel{Remote: []netip.Prefix{
+			netip.PrefixFrom(netip.AddrFrom4([4]byte{byte(10 + i>>15), byte(i >> 7), byte(i << 1), 0}), 24)}})
+	}
+	return c
+}
+
 // TestManyNetworks: the sets of 20,000 sites go in, are found whole, and are
 // missed when somebody takes some away, puts the table to sleep or deletes it.
 func TestManyNetworks(t *testing.T) {
@@ -20,12 +31,7 @@ func TestManyNetworks(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := Config{Listen: addresses("198.51.100.1", "2001:db8::1")}
-	for i := range 20_000 {
-		// With gaps between them, so that each is a range of its own.
-		c.Tunnels = append(c.Tunnels, Tunnel{Remote: []netip.Prefix{
-			netip.PrefixFrom(netip.AddrFrom4([4]byte{byte(10 + i>>15), byte(i >> 7), byte(i << 1), 0}), 24)}})
-	}
+	c := sites()
 	c.Tunnels = append(c.Tunnels, Tunnel{Remote: prefixes("255.255.255.0/24", "ffff::/16")}) // nothing is behind these
 	p := c.Plan(Host{})
 	var f Filter

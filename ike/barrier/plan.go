@@ -225,6 +225,16 @@ func (p *Plan) Networks() (n int) {
 	return n
 }
 
+// Covers reports whether tunnels cover anything of a family.
+func (p *Plan) Covers(v4 bool) bool {
+	for x, v := range p.verdicts {
+		if v == Covered && x.Addr().Is4() == v4 {
+			return true
+		}
+	}
+	return false
+}
+
 // Equal reports whether two plans say the same.
 func (p *Plan) Equal(q *Plan) bool {
 	if len(p.verdicts) != len(q.verdicts) || !slices.Equal(p.Replies, q.Replies) || !slices.Equal(p.Hidden, q.Hidden) {

@@ -47,9 +47,9 @@ type guard struct {
 	handle *netlink.Handle
 	left   bool // a killed daemon has left barriers
 	device *tun.Device
-	filter barrier.Filter // nil: unprotected: pass, or the kernel has none
-	routes post           // the device's barrier
-	rules  *post          // the filter's; nil: none is wanted
+	// filters are those that the kernel has; none with unprotected: pass.
+	filters []barrier.Filter
+	posts   []*post // the device's barrier first
 
 	stale           bool // something of the host has changed
 	looked, doubted time.Time
@@ -61,6 +61,7 @@ type guard struct {
 // post is one barrier, and how it fares.
 type post struct {
 	kind    string
+	stops   way
 	missing func() (string, error)
 	restore func() error
 
@@ -69,11 +70,20 @@ type post struct {
 	fell    time.Time
 	pause   time.Duration
 	next    time.Time // it is not restored before
+	said    string    // why it could not be, the last time
 }
+
+// way is a set of directions.
+type way uint8
+
+const (
+	inward way = 1 << iota
+	outward
+)
 
 const (
 	// A barrier is restored at once, and after growing pauses where somebody
-	// takes it away again and again while the other stands; a calm time ends that.
+	// takes it away again and again while another stands; a calm time ends that.
 	firstRestorePause, lastRestorePause = 100 * time.Millisecond, 8 * time.Second
 	calmTime                            = 30 * time.Second
 	// settleTime gathers what happens together.
@@ -154,46 +164,63 @@ func fixed(selectors []config.Selector) (out []netip.Prefix) {
 	return out
 }
 
-// begin puts the second barrier up; the first is the device's, and stands. Where
-// the kernel has no filter the first stays alone, and status says so.
+// begin puts up the other barriers; the first is the device's, and stands. Where
+// the kernel lacks one of them the others are enough; but policies do not see all
+// of IPv6, and where both are missing nothing stops what comes in: then status
+// says so.
 func (g *guard) begin(d *tun.Device) error {
 	g.device = d
-	g.routes = post{kind: "routes", missing: d.Missing, restore: d.Restore}
+	g.posts = []*post{{kind: "routes", stops: outward, missing: d.Missing, restore: d.Restore}}
 	defer g.survey()
 	if g.covers.Pass {
-		return g.names.removeFilter()
+		return g.names.removeFilters()
 	}
-	filter, err := g.names.filter(g.covers.Listen)
-	if err != nil {
-		g.log.Warn("one barrier against packets in the clear is missing", "error", err)
-		g.rules = &post{kind: "nftables", gone: oneLine(err),
-			missing: func() (string, error) { return oneLine(err), nil }, restore: func() error { return err }}
-		return nil
+	nft, errNFT := barrier.NFTables(g.names.filterOptions(), g.covers.Listen)
+	if errNFT == nil {
+		g.keepUp(nft, inward|outward)
 	}
-	g.filter = filter
-	g.rules = &post{kind: filter.Kind(), missing: filter.Missing, restore: func() error { return filter.Set(g.plan) }}
-	return filter.Set(g.plan)
+	policies, errXFRM := barrier.XFRM(g.names.filterOptions())
+	if errXFRM == nil {
+		g.keepUp(policies, inward)
+	}
+	if err := errors.Join(errNFT, errXFRM); err != nil {
+		g.log.Warn("a barrier against packets in the clear is missing on this host", "error", oneLine(err))
+		if errNFT != nil && (errXFRM != nil || g.plan.Covers(false)) {
+			g.posts = append(g.posts, &post{kind: "nftables", stops: inward | outward,
+				missing: func() (string, error) { return oneLine(err), nil }, restore: func() error { return err }})
+		}
+	}
+	for _, f := range g.filters {
+		if err := f.Set(g.plan); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
-func (n Names) filter(listen []netip.Addr) (barrier.Filter, error) {
-	return barrier.NFTables(barrier.Options{Name: n.filterName(), TUN: n.TUN, Mark: n.mark()}, listen)
+// keepUp takes a filter into care.
+func (g *guard) keepUp(f barrier.Filter, stops way) {
+	g.filters = append(g.filters, f)
+	g.posts = append(g.posts, &post{kind: f.Kind(), stops: stops, missing: f.Missing, restore: func() error { return f.Set(g.plan) }})
+}
+
+// filterOptions are the same for all filters of an instance.
+func (n Names) filterOptions() barrier.Options {
+	return barrier.Options{Name: n.filterName(), TUN: n.TUN, Mark: n.mark()}
 }
 
 // filterName is that of the filter, in the kernel.
 func (n Names) filterName() string { return "ikepulse-" + n.Instance }
 
-// removeFilter takes away what a killed daemon has left, where there is any.
-func (n Names) removeFilter() error {
-	filter, err := n.filter(nil)
-	if err != nil {
-		return nil // the kernel has none
-	}
-	return filter.Remove()
+// removeFilters takes away what a killed daemon has left, where the kernel has
+// such filters.
+func (n Names) removeFilters() error {
+	return errors.Join(barrier.RemoveNFTables(n.filterOptions()), barrier.RemoveXFRM(n.filterOptions()))
 }
 
 // forgetBarriers takes away what a killed daemon has left.
 func (n Names) forgetBarriers() error {
-	return errors.Join(n.removeFilter(), tun.Forget(n.Table))
+	return errors.Join(n.removeFilters(), tun.Forget(n.Table))
 }
 
 // BarriersLeft reports whether a daemon's barriers stand here.
@@ -205,13 +232,15 @@ func (n Names) BarriersLeft() bool {
 // close ends the guard, and takes its filter away or leaves it where it is.
 func (g *guard) close(leave bool) error {
 	g.handle.Close()
-	switch {
-	case g.filter == nil:
-		return nil
-	case leave:
-		return g.filter.Close()
+	var errs []error
+	for _, f := range g.filters {
+		if leave {
+			errs = append(errs, f.Close())
+		} else {
+			errs = append(errs, f.Remove())
+		}
 	}
-	return g.filter.Remove()
+	return errors.Join(errs...)
 }
 
 // keep runs the guard until ctx ends.
@@ -252,7 +281,7 @@ func (g *guard) listen(ctx context.Context) error {
 	g.doubt() // what happened while nobody listened
 	timer := time.NewTimer(0)
 	defer timer.Stop()
-	due := time.Now()
+	due, rested := time.Now(), time.Now()
 	for {
 		select {
 		case <-ctx.Done():
@@ -263,18 +292,22 @@ func (g *guard) listen(ctx context.Context) error {
 			if !g.hear(e) {
 				continue
 			}
-			settle := settleTime
-			if e.What == barrier.FilterChanged {
-				settle = 0 // a transaction is whole, and nothing else stops what comes in
+			now := time.Now()
+			at := now.Add(settleTime)
+			if e.What == barrier.FilterChanged || e.What == barrier.PolicyChanged {
+				at = now // perhaps nothing else stops what comes in
 			}
-			if at := time.Now().Add(settle); at.Before(due) {
+			if at = later(at, rested); at.Before(due) {
 				due = at
-				timer.Reset(settle)
+				timer.Reset(at.Sub(now))
 			}
 		case <-timer.C:
+			begun := time.Now()
+			g.act(begun)
 			now := time.Now()
-			g.act(now)
-			due = g.due(now)
+			// A large filter takes long to look at, and tells of each of its parts.
+			rested = now.Add(max(settleTime, 4*now.Sub(begun)))
+			due = later(g.due(begun), now)
 			timer.Reset(due.Sub(now))
 		}
 	}
@@ -282,9 +315,9 @@ func (g *guard) listen(ctx context.Context) error {
 
 // doubt has everything looked at.
 func (g *guard) doubt() {
-	g.stale, g.routes.doubted = true, true
-	if g.rules != nil {
-		g.rules.doubted = true
+	g.stale = true
+	for _, p := range g.posts {
+		p.doubted = true
 	}
 	g.looked, g.doubted = time.Time{}, time.Now()
 }
@@ -292,16 +325,17 @@ func (g *guard) doubt() {
 // hear takes note of an event, and reports whether it means anything.
 func (g *guard) hear(e barrier.Event) (matters bool) {
 	if g.device.Concerns(e) {
-		g.routes.doubted, matters = true, true
+		g.posts[0].doubted, matters = true, true
+	}
+	for i, f := range g.filters {
+		if f.Concerns(e) {
+			g.posts[1+i].doubted, matters = true, true
+		}
 	}
 	switch e.What {
 	case barrier.Unknown:
 		g.doubt()
 		return true
-	case barrier.FilterChanged:
-		if g.rules != nil && barrier.IsTable(e.Name, g.names.filterName()) {
-			g.rules.doubted, matters = true, true
-		}
 	case barrier.LinkChanged, barrier.AddressChanged:
 		g.stale, matters = true, true
 	case barrier.RouteAdded, barrier.RouteGone:
@@ -318,7 +352,7 @@ func (g *guard) due(now time.Time) time.Time {
 	if g.stale {
 		at = earlier(at, g.looked.Add(lookPause))
 	}
-	for _, p := range g.posts() {
+	for _, p := range g.posts {
 		if p.gone != "" {
 			at = earlier(at, p.next)
 		}
@@ -329,18 +363,18 @@ func (g *guard) due(now time.Time) time.Time {
 	return at
 }
 
-func earlier(a, b time.Time) time.Time {
-	if b.Before(a) {
+func later(a, b time.Time) time.Time {
+	if b.After(a) {
 		return b
 	}
 	return a
 }
 
-func (g *guard) posts() []*post {
-	if g.rules == nil {
-		return []*post{&g.routes}
+func earlier(a, b time.Time) time.Time {
+	if b.Before(a) {
+		return b
 	}
-	return []*post{&g.routes, g.rules}
+	return a
 }
 
 // act does what is due.
@@ -351,14 +385,23 @@ func (g *guard) act(now time.Time) {
 	if g.stale && now.Sub(g.looked) >= lookPause {
 		g.replan(now)
 	}
-	for i, p := range g.posts() {
+	for _, p := range g.posts {
 		if p.doubted || p.gone != "" && !now.Before(p.next) {
-			others := g.posts()
-			alone := len(others) == 1 || others[1-i].gone != ""
-			g.tend(p, now, alone)
+			g.tend(p, now)
 		}
 	}
 	g.survey()
+}
+
+// alone reports whether a barrier is the only one of some direction.
+func (g *guard) alone(p *post) bool {
+	var others way
+	for _, o := range g.posts {
+		if o != p && o.gone == "" {
+			others |= o.stops
+		}
+	}
+	return p.stops&^others != 0
 }
 
 // replan follows what the host has.
@@ -380,12 +423,12 @@ func (g *guard) replan(now time.Time) {
 	}
 	g.plan = plan
 	err = g.device.Follow(plan)
-	if g.filter != nil {
-		err = errors.Join(err, g.filter.Set(plan))
+	for _, f := range g.filters {
+		err = errors.Join(err, f.Set(plan))
 	}
 	if err != nil {
 		g.log.Warn("the barriers do not follow the host's networks", "error", err)
-		for _, p := range g.posts() {
+		for _, p := range g.posts {
 			p.doubted = true
 		}
 	}
@@ -393,7 +436,7 @@ func (g *guard) replan(now time.Time) {
 
 // tend looks at a barrier and puts back what is missing, at once if nothing else
 // stands.
-func (g *guard) tend(p *post, now time.Time, alone bool) {
+func (g *guard) tend(p *post, now time.Time) {
 	what, err := p.missing()
 	if err != nil {
 		what = oneLine(err)
@@ -407,16 +450,20 @@ func (g *guard) tend(p *post, now time.Time, alone bool) {
 		p.pause, p.next = 0, now
 	}
 	p.gone = what
-	if now.Before(p.next) && !alone {
+	if now.Before(p.next) && !g.alone(p) {
 		return
 	}
 	p.fell = now
 	p.pause = min(max(2*p.pause, firstRestorePause), lastRestorePause)
 	p.next = now.Add(p.pause)
 	if err := p.restore(); err != nil {
-		g.log.Warn("a barrier against packets in the clear is gone, and cannot be restored", "missing", what, "error", err)
+		if text := oneLine(err); text != p.said {
+			p.said = text
+			g.log.Warn("a barrier against packets in the clear is gone, and cannot be restored", "missing", what, "error", text)
+		}
 		return
 	}
+	p.said = ""
 	g.log.Warn("somebody has taken away a barrier against packets in the clear; it is restored", "missing", what)
 	p.gone = ""
 }
@@ -427,7 +474,7 @@ func (g *guard) survey() {
 	if g.covers.Pass {
 		b.Unprotected = "pass"
 	}
-	for _, p := range g.posts() {
+	for _, p := range g.posts {
 		b.Kinds = append(b.Kinds, p.kind)
 		if p.gone != "" {
 			b.Missing = append(b.Missing, p.gone)
