@@ -66,6 +66,7 @@ type node struct {
 	admitted string
 	events   []Event
 	steps    []string
+	keys     suite.IKEKeys // of the SA, or of the one before: they outlive it here
 	received int
 }
 
@@ -160,6 +161,9 @@ func (w *world) do(n *node, c Command) {
 
 // carryOut runs the steps as a shard would.
 func (w *world) carryOut(n *node, out *Effects) {
+	if len(n.sa.rec.Keys.D.Bytes()) > 0 {
+		n.keys = n.sa.rec.Keys
+	}
 	for _, st := range out.Steps {
 		name := strings.TrimPrefix(reflect.TypeOf(st).String(), "sa.")
 		if n.fail == name {
