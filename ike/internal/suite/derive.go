@@ -3,6 +3,7 @@ package suite
 import (
 	"crypto/hmac"
 	"encoding/binary"
+	"hash"
 
 	"github.com/ikepulse/ikepulse/ike/internal/wire"
 )
@@ -21,16 +22,25 @@ func (k *IKEKeys) Wipe() { *k = IKEKeys{} }
 // compute is the PRF over the parts in a row. RFC 7296 §2.13
 func (a *algorithm) compute(key []byte, parts ...[]byte) []byte {
 	m := hmac.New(a.hash, key)
+	defer flush(m)
 	for _, p := range parts {
 		m.Write(p)
 	}
 	return m.Sum(nil)
 }
 
+// flush overwrites what was last written to m: a hash keeps it in a buffer, and
+// it may have been a secret or a key.
+func flush(m hash.Hash) {
+	m.Reset()
+	m.Write(make([]byte, m.BlockSize()-1))
+}
+
 // expand is prf+: n bytes of T1 | T2 | …, each T the PRF over the one before,
 // the seed and a counter. Its whole capacity holds key material. RFC 7296 §2.13
 func (a *algorithm) expand(key, seed []byte, n int) []byte {
 	m := hmac.New(a.hash, key)
+	defer flush(m)
 	out := make([]byte, 0, n+m.Size())
 	for t, i := []byte(nil), byte(1); len(out) < n; i++ {
 		m.Reset()
