@@ -98,11 +98,8 @@ type Secret struct {
 	PSK []byte
 }
 
-// String keeps the key out of logs.
-func (s Secret) String() string { return "[secret of " + s.ID + "]" }
-
-// GoString keeps the key out of logs, too.
-func (s Secret) GoString() string { return s.String() }
+// Format keeps the key out of logs, whatever the verb.
+func (s Secret) Format(f fmt.State, _ rune) { _, _ = fmt.Fprintf(f, "[secret of %s]", s.ID) }
 
 // Identity is an identity as it goes over the wire.
 type Identity = sa.ID

@@ -96,7 +96,7 @@ func TestSelectors(t *testing.T) {
 // However a configuration is printed, its secrets are not.
 func TestSecretsAreNotPrinted(t *testing.T) {
 	c := gatewayConfig()
-	for _, format := range []string{"%v", "%+v", "%#v", "%s"} {
+	for _, format := range []string{"%v", "%+v", "%#v", "%s", "%d"} {
 		if s := fmt.Sprintf(format, c.Secrets); strings.Contains(s, testPSK) || strings.Contains(s, fmt.Sprint([]byte(testPSK))[1:20]) {
 			t.Errorf("%s prints %s", format, s)
 		}

@@ -19,13 +19,16 @@ type Inbound struct {
 
 // NewInbound makes the receiving half: an inner source must lie in remote, the
 // destination in local. window is 64 to 1024 packets, and begins empty, as it
-// does for a new SA. The keys must be those derived for c.
-func NewInbound(spi uint32, c suite.Choice, encr, integ suite.Key, remote, local []wire.Selector, window int) *Inbound {
+// does for a new SA. The keys must be those derived for c, and are copied.
+func NewInbound(spi uint32, c suite.Choice, encr, integ *suite.Key, remote, local []wire.Selector, window int) *Inbound {
 	return &Inbound{
 		spi: spi, esn: c.ESN == wire.ESNYes, cipher: c.NewESP(encr, integ),
 		window: newWindow(window), remote: remote, local: local,
 	}
 }
+
+// Wipe overwrites the keys. Nothing can be opened any more.
+func (in *Inbound) Wipe() { in.cipher.Wipe() }
 
 // Open appends the packet inside to dst, which must not overlap packet; with
 // room for len(packet) there it allocates nothing. ecn is the outer ECN field,

@@ -21,8 +21,8 @@ type Outbound struct {
 // NewOutbound makes the sending half: an inner source must lie in local, the
 // destination in remote. firstSeq is the first sequence number to use; who
 // keeps SAs over a restart reserves them in steps and starts at the mark. The
-// keys must be those derived for c.
-func NewOutbound(spi uint32, c suite.Choice, encr, integ suite.Key, local, remote []wire.Selector, firstSeq uint64) *Outbound {
+// keys must be those derived for c, and are copied.
+func NewOutbound(spi uint32, c suite.Choice, encr, integ *suite.Key, local, remote []wire.Selector, firstSeq uint64) *Outbound {
 	o := &Outbound{
 		spi: spi, cipher: c.NewESP(encr, integ), local: local, remote: remote,
 		next: max(firstSeq, 1), last: math.MaxUint32, // 0 is never sent. RFC 4303 §3.3.3
@@ -32,6 +32,9 @@ func NewOutbound(spi uint32, c suite.Choice, encr, integ suite.Key, local, remot
 	}
 	return o
 }
+
+// Wipe overwrites the keys. Nothing can be sealed any more.
+func (o *Outbound) Wipe() { o.cipher.Wipe() }
 
 // Next is the sequence number that the next packet gets.
 func (o *Outbound) Next() uint64 { return o.next }

@@ -33,7 +33,15 @@ func choice(t testing.TB, s string) suite.Choice {
 // keys are those of a Child SA of that choice.
 func keys(c suite.Choice) suite.ChildKeys {
 	ike := suite.Choice{PRF: wire.PRFHMACSHA256}
-	return ike.DeriveChild(c, suite.NewKey([]byte("SK_d")), []byte("Ni"), []byte("Nr"))
+	k := suite.ChildKeys{EncrI: new(suite.Key), IntegI: new(suite.Key), EncrR: new(suite.Key), IntegR: new(suite.Key)}
+	ike.DeriveChild(k, c, newKey([]byte("SK_d")), []byte("Ni"), []byte("Nr"))
+	return k
+}
+
+func newKey(b []byte) *suite.Key {
+	k := new(suite.Key)
+	k.Set(b)
+	return k
 }
 
 const testSPI = 0xc0ffee01
@@ -185,7 +193,7 @@ func TestChaCha20(t *testing.T) {
 		[]byte("\x14\xee\x80\x99\xd5\x28\x44\xeb\x61\xaa\x95\xdf\xab\x4c\x02\xf7\x2a\xa7\x1e\x7c\x4c\x4f\x64\xc9\xbe\xfe\x2f\xac\xc6\x38\xe8\xf3"),
 		[]byte("\xcb\xec\x16\x3f\xac\x46\x9b\x50\x27\x73\xf6\xfb\x94\xe6\x64\xda\x91\x65\xb8\x28\x29\xf6\x41\xe0"),
 		[]byte("\x76\xaa\xa8\x26\x6b\x7f\xb0\xf7\xb1\x1b\x36\x99\x07\xe1\xad\x43"))
-	in := NewInbound(0x01020304, choice(t, "chacha20poly1305"), suite.NewKey(key), suite.Key{},
+	in := NewInbound(0x01020304, choice(t, "chacha20poly1305"), newKey(key), new(suite.Key),
 		[]wire.Selector{subnet("198.51.100.5/32")}, []wire.Selector{subnet("192.0.2.5/32")}, 64)
 	inner, authenticated, err := in.Open(nil, packet, 0)
 	if err != nil || !authenticated || len(inner) != 84 || sum(inner[:20]) != 0xffff || sum(inner[20:]) != 0xffff {

@@ -20,7 +20,8 @@ const (
 )
 
 // tunnel is one Child SA. What Plane's table reads is not written once it is
-// in there; the rest belongs to the shard.
+// in there; the rest belongs to the shard, keys and their end included: a reader
+// of the table may still hold a tunnel whose keys are wiped.
 type tunnel struct {
 	shard         int
 	local, remote []wire.Selector
@@ -114,6 +115,7 @@ func (s *Shard) RemoveOutbound(inSPI, outSPI uint32) error {
 		return err
 	}
 	s.plane.leave(t)
+	t.out.Wipe()
 	t.out = nil
 	return s.plane.device.net.unlead(t.routes)
 }
@@ -138,6 +140,7 @@ func (s *Shard) RemoveInbound(inSPI, outSPI uint32) error {
 		err = s.RemoveOutbound(inSPI, outSPI)
 	}
 	delete(s.tunnels, inSPI)
+	t.in.Wipe()
 	return errors.Join(err, s.plane.device.net.disown(t.virtual))
 }
 

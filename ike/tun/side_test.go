@@ -192,7 +192,10 @@ func children(t testing.TB, n uint32, local, remote []wire.Selector) (here, ther
 	if err != nil {
 		t.Fatal(err)
 	}
-	k := suite.Choice{PRF: wire.PRFHMACSHA256}.DeriveChild(chosen.Choice, suite.NewKey([]byte("SK_d")), []byte{byte(n)}, []byte("Nr"))
+	var d suite.Key
+	d.Set([]byte("SK_d"))
+	k := suite.ChildKeys{EncrI: new(suite.Key), IntegI: new(suite.Key), EncrR: new(suite.Key), IntegR: new(suite.Key)}
+	suite.Choice{PRF: wire.PRFHMACSHA256}.DeriveChild(k, chosen.Choice, &d, []byte{byte(n)}, []byte("Nr"))
 	a, b := netip.MustParseAddrPort("198.51.100.1:4500"), netip.MustParseAddrPort("198.51.100.2:4500")
 	here = &sa.ChildSA{InSPI: 0x1000 + n, OutSPI: 0x2000 + n, Suite: chosen.Choice, Local: local, Remote: remote,
 		InEncr: k.EncrR, InInteg: k.IntegR, OutEncr: k.EncrI, OutInteg: k.IntegI, Path: sa.Path{Local: a, Remote: b}}

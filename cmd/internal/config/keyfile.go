@@ -36,8 +36,9 @@ func strangeToText(r rune) bool {
 	return unicode.IsControl(r) && r != '\t' && r != '\r' && r != '\n'
 }
 
-// decoded says nothing of what it could not read: that is part of a key.
+// decoded leaves nothing of the text. It says nothing of what it could not read: that is part of a key.
 func decoded(decode func(dst, src []byte) (int, error), text []byte, binary bool, malformed string) ([]byte, []string, string) {
+	defer clear(text)
 	key := make([]byte, len(text))
 	n, err := decode(key, text)
 	if err != nil || binary { // base64 would skip newlines

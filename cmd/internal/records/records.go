@@ -182,7 +182,7 @@ func (s *Store) Put(spi uint64, record []byte) error {
 	b := s.bytes(at)
 	setLength(b, 0)
 	binary.LittleEndian.PutUint64(b, spi)
-	copy(b[head:], record)
+	clear(b[head+copy(b[head:], record):]) // of a longer one before
 	if before != at {
 		setLength(s.bytes(before), 0)
 		s.release(before)

@@ -5,7 +5,6 @@ import (
 	"net/netip"
 
 	"github.com/ikepulse/ikepulse/ike/internal/mono"
-	"github.com/ikepulse/ikepulse/ike/internal/suite"
 	"github.com/ikepulse/ikepulse/ike/internal/wire"
 )
 
@@ -37,12 +36,12 @@ func newAuthMessage(p wire.Packet, ps []wire.Payload) *authMessage {
 // initiatorPSK is the AUTH value of the initiator: over the IKE_SA_INIT request
 // that it sent, the other's nonce, and its identity. RFC 7296 §2.15
 func (s *SA) initiatorPSK(secret, request []byte, id *wire.ID) []byte {
-	return s.rec.Suite.PSKAuth(secret, request, s.hs.nr, s.rec.Keys.Pi, id)
+	return s.rec.Suite.PSKAuth(secret, request, s.hs.nr, &s.rec.Keys.Pi, id)
 }
 
 // responderPSK is that of the responder.
 func (s *SA) responderPSK(secret []byte, id *wire.ID) []byte {
-	return s.rec.Suite.PSKAuth(secret, s.hs.response, s.hs.ni, s.rec.Keys.Pr, id)
+	return s.rec.Suite.PSKAuth(secret, s.hs.response, s.hs.ni, &s.rec.Keys.Pr, id)
 }
 
 // provenPSK reports whether auth is the initiator's AUTH over the request: as
@@ -236,7 +235,8 @@ func (s *SA) established(now mono.Time, refusal wire.NotifyType, out *Effects) {
 // settle drops what only the handshake needed.
 func (s *SA) settle() {
 	s.hs, s.mustFinish = nil, 0
-	s.rec.Keys.Pi, s.rec.Keys.Pr = suite.Key{}, suite.Key{}
+	s.rec.Keys.Pi.Wipe()
+	s.rec.Keys.Pr.Wipe()
 }
 
 // authResponse is the initiator's judgement of the IKE_AUTH response.

@@ -203,15 +203,15 @@ func configReply(c Admitted) *wire.CP {
 
 // setChild derives the Child SA's keys and writes its record. RFC 7296 §2.17
 func (s *SA) setChild(in, out uint32, ch suite.Choice, own, peer []wire.Selector) {
-	k := s.rec.Suite.DeriveChild(ch, s.rec.Keys.D, s.hs.ni, s.hs.nr)
-	c := childRecord{InSPI: in, OutSPI: out, ReqID: in, Suite: ch,
-		InEncr: k.EncrI, InInteg: k.IntegI, OutEncr: k.EncrR, OutInteg: k.IntegR}
+	c := &s.rec.Child
+	*c = childRecord{InSPI: in, OutSPI: out, ReqID: in, Suite: ch}
+	k := suite.ChildKeys{EncrI: &c.InEncr, IntegI: &c.InInteg, EncrR: &c.OutEncr, IntegR: &c.OutInteg}
 	if s.rec.Role == Initiator {
-		c.InEncr, c.InInteg, c.OutEncr, c.OutInteg = c.OutEncr, c.OutInteg, c.InEncr, c.InInteg
+		k = suite.ChildKeys{EncrI: &c.OutEncr, IntegI: &c.OutInteg, EncrR: &c.InEncr, IntegR: &c.InInteg}
 	}
+	s.rec.Suite.DeriveChild(k, ch, &s.rec.Keys.D, s.hs.ni, s.hs.nr)
 	c.NLocal = flattenSelectors(own, &c.Local)
 	c.NRemote = flattenSelectors(peer, &c.Remote)
-	s.rec.Child = c
 	s.hs.childSPI = 0
 }
 
@@ -251,6 +251,8 @@ func (s *SA) takeChild() error {
 // the SPI, so inbound stands before anything goes out.
 func (s *SA) installChild(out *Effects) {
 	child, _ := s.Child()
+	c := &s.rec.Child
+	child.InEncr, child.InInteg, child.OutEncr, child.OutInteg = &c.InEncr, &c.InInteg, &c.OutEncr, &c.OutInteg
 	s.tracked = true
 	out.add(Track{SPI: child.InSPI, Path: child.Path, PeerNATted: s.rec.PeerNATted && !s.rec.LocalNATted},
 		InstallInbound{&child}, InstallOutbound{&child})

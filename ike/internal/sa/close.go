@@ -15,12 +15,23 @@ func (s *SA) close(why Reason, e Event, out *Effects) {
 		out.add(Forget{})
 	}
 	s.setState(Gone)
+	s.Wipe()
 	s.hs = nil
 	s.req = request{}
 	s.mustFinish, s.responseEnd, s.keepaliveAt = 0, 0, 0
 	s.moves = nil
 	s.rec.Request, s.rec.Response = nil, nil
 	out.add(report(e))
+}
+
+// Wipe overwrites the keys. An SA that closes does so by itself; one that its
+// owner drops without asking it is not to be used any more.
+func (s *SA) Wipe() {
+	s.rec.Keys.Wipe()
+	s.rec.Child = childRecord{}
+	if s.hs != nil && s.hs.private != nil {
+		s.hs.private.Wipe()
+	}
 }
 
 // dropChild removes the Child SA: outbound, inbound, tracking if there is any.

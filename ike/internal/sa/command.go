@@ -13,11 +13,19 @@ type Command interface{ command() }
 // Initiate starts the handshake of an SA made by NewInitiator.
 type Initiate struct{}
 
-// Agreed answers an Agree step.
+// Agreed answers an Agree step. What it holds is the receiver's, who wipes it.
 type Agreed struct {
 	Private *suite.Private
 	Secret  []byte
 	Err     error // the peer's value was refused
+}
+
+// Wipe overwrites what an SA that is gone does not take any more.
+func (a Agreed) Wipe() {
+	clear(a.Secret)
+	if a.Private != nil {
+		a.Private.Wipe()
+	}
 }
 
 // Admitted answers an Admit step. Err means that no address could be leased.

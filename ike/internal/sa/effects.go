@@ -90,7 +90,7 @@ type Keepalive struct{ Path Path }
 
 // Agree asks for a key exchange, done off the loop and answered by an [Agreed]
 // command. Without Private a key pair of Group is made first; without Peer
-// that is all.
+// that is all. Private comes back with the answer; who asks has not kept it.
 type Agree struct {
 	Group   uint16
 	Private *suite.Private
@@ -133,13 +133,15 @@ func (Report) step()          {}
 type Path struct{ Local, Remote netip.AddrPort }
 
 // ChildSA is a Child SA as a data plane needs it. Keys are in the data plane's
-// sense: In opens what the peer sends.
+// sense: In opens what the peer sends. They are the SA's own, which wipes them:
+// who installs them makes a copy, and wipes that. Only an InstallInbound and an
+// InstallOutbound have them.
 type ChildSA struct {
 	InSPI, OutSPI     uint32
 	ReqID             uint32 // stable over rekeys of one tunnel
 	Suite             suite.Choice
-	InEncr, InInteg   suite.Key
-	OutEncr, OutInteg suite.Key
+	InEncr, InInteg   *suite.Key
+	OutEncr, OutInteg *suite.Key
 	Local, Remote     []wire.Selector // narrowed; ours and the peer's side
 	Path              Path
 	VirtualIPs        []netip.Addr // ours, given by the peer

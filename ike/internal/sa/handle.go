@@ -81,9 +81,9 @@ func (s *SA) open(data []byte) ([]wire.Payload, error) {
 	if err != nil {
 		return nil, err
 	}
-	encr, integ := s.rec.Keys.Ei, s.rec.Keys.Ai
+	encr, integ := &s.rec.Keys.Ei, &s.rec.Keys.Ai
 	if s.rec.Role == Initiator {
-		encr, integ = s.rec.Keys.Er, s.rec.Keys.Ar
+		encr, integ = &s.rec.Keys.Er, &s.rec.Keys.Ar
 	}
 	inner, err := s.rec.Suite.Open(data, m, encr, integ)
 	if err != nil && !errors.Is(err, suite.ErrAuthentication) {
@@ -108,10 +108,10 @@ func authentic(err error) bool {
 func (s *SA) seal(ex wire.ExchangeType, flags wire.Flags, id uint32, ps ...wire.Payload) []byte {
 	h := wire.Header{Exchange: ex, Flags: flags, MessageID: id}
 	h.SPIi, h.SPIr = s.spis()
-	encr, integ := s.rec.Keys.Er, s.rec.Keys.Ar
+	encr, integ := &s.rec.Keys.Er, &s.rec.Keys.Ar
 	if s.rec.Role == Initiator {
 		h.Flags |= wire.FlagInitiator
-		encr, integ = s.rec.Keys.Ei, s.rec.Keys.Ai
+		encr, integ = &s.rec.Keys.Ei, &s.rec.Keys.Ai
 	}
 	iv := s.rec.IV
 	if s.rec.IV++; s.rec.IV > s.rec.IVMark {

@@ -52,18 +52,22 @@ func (s *SA) initiate(now mono.Time, out *Effects) {
 func (s *SA) agreed(now mono.Time, c Agreed, out *Effects) {
 	switch {
 	case s.rec.State != KeyPending:
+		c.Wipe()
 	case s.rec.Role == Responder:
 		s.answerInit(now, c, out)
+		c.Wipe()
 	case c.Err == nil && c.Secret == nil:
 		s.hs.private = c.Private
 		s.sendInit(now, out)
-	case c.Err != nil && s.hs.private == nil:
+	case c.Err != nil && c.Private == nil:
 		s.close(LocalFailure, Event{Err: c.Err}, out)
 	case c.Err != nil:
+		s.hs.private = c.Private
 		s.rec.PeerSPI = 0 // a forged answer, perhaps: the true one may still come
 		s.setState(InitSent)
 	default:
 		s.sendAuth(now, c.Secret, out)
+		c.Wipe()
 	}
 }
 
@@ -258,9 +262,7 @@ func (s *SA) answerInit(now mono.Time, c Agreed, out *Effects) {
 
 func (s *SA) derive(secret []byte) {
 	i, r := s.spis()
-	s.rec.Keys = s.rec.Suite.DeriveIKE(secret, s.hs.ni, s.hs.nr, i, r)
-	clear(secret)
-	s.hs.private = nil
+	s.rec.Suite.DeriveIKE(&s.rec.Keys, secret, s.hs.ni, s.hs.nr, i, r)
 }
 
 // initResponse is the initiator's second step. Nothing in the answer is
@@ -303,6 +305,7 @@ func (s *SA) initResponse(now mono.Time, p wire.Packet, out *Effects) error {
 	s.detectNAT(m.Payloads, Path{p.Local, p.Remote}, m.SPIi, m.SPIr)
 	s.setState(KeyPending)
 	out.add(Agree{Group: s.hs.group, Private: s.hs.private, Peer: ke.Data})
+	s.hs.private = nil // until Agreed gives it back
 	return nil
 }
 
@@ -328,6 +331,7 @@ func (s *SA) followGroup(n *wire.Notify, out *Effects) error {
 		return ErrOffer
 	}
 	s.hs.tried = append(s.hs.tried, s.hs.group)
+	s.hs.private.Wipe()
 	s.hs.group, s.hs.private = group, nil
 	s.setState(KeyPending)
 	s.req = request{}

@@ -338,5 +338,5 @@ func (d *decoder) key(k *suite.Key) {
 	if n > maxKey {
 		d.short, n = true, 0
 	}
-	*k = suite.NewKey(d.take(int(n)))
+	k.Set(d.take(int(n)))
 }

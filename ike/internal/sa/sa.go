@@ -124,14 +124,14 @@ func (s *SA) Exhausted() bool { return s.req.exhausted }
 // Tries is how often the outstanding request has been sent again.
 func (s *SA) Tries() int { return int(s.req.try) }
 
-// Child is the SA's Child SA, if it has one. The slices are fresh copies.
+// Child is the SA's Child SA, if it has one, without its keys. The slices are
+// fresh copies.
 func (s *SA) Child() (ChildSA, bool) {
 	c := &s.rec.Child
 	if c.InSPI == 0 {
 		return ChildSA{}, false
 	}
 	return ChildSA{InSPI: c.InSPI, OutSPI: c.OutSPI, ReqID: c.ReqID, Suite: c.Suite,
-		InEncr: c.InEncr, InInteg: c.InInteg, OutEncr: c.OutEncr, OutInteg: c.OutInteg,
 		Local: selectorsOf(c.Local[:c.NLocal]), Remote: selectorsOf(c.Remote[:c.NRemote]),
 		Path: s.Path(), VirtualIPs: c.vips(), MTU: s.conn.MTU}, true
 }
@@ -209,14 +209,16 @@ func (s *SA) Advance(now mono.Time, out *Effects) {
 
 // Do carries out a command.
 func (s *SA) Do(now mono.Time, c Command, out *Effects) {
+	if a, ok := c.(Agreed); ok { // which somebody must take, come too late or not
+		s.agreed(now, a, out)
+		return
+	}
 	if s.rec.State == Gone {
 		return
 	}
 	switch c := c.(type) {
 	case Initiate:
 		s.initiate(now, out)
-	case Agreed:
-		s.agreed(now, c, out)
 	case Admitted:
 		s.admitted(now, c, out)
 	case Failed:

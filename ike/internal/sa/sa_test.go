@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"net/netip"
 	"reflect"
@@ -248,10 +249,10 @@ func TestNoKeyIsPrinted(t *testing.T) {
 	w := newWorld(t)
 	w.establish()
 	for _, n := range []*node{w.client, w.gateway} {
-		child, _ := n.sa.Child()
+		child := *slices.Collect(maps.Values(n.in))[0]
 		for _, verb := range []string{"%v", "%+v", "%#v", "%x", "%s"} {
 			text := strings.ToLower(fmt.Sprintf(verb+verb+verb+verb, n.sa, *n.sa, &child, n.events))
-			for _, k := range []suite.Key{n.sa.rec.Keys.D, n.sa.rec.Keys.Ei, n.sa.rec.Keys.Er, child.InEncr, child.OutEncr} {
+			for _, k := range []*suite.Key{&n.sa.rec.Keys.D, &n.sa.rec.Keys.Ei, &n.sa.rec.Keys.Er, child.InEncr, child.OutEncr} {
 				b := k.Bytes()
 				dec := strings.Trim(fmt.Sprint(b), "[]")
 				gosyntax := strings.Trim(fmt.Sprintf("%#v", b), "[]byte{}")

@@ -252,9 +252,9 @@ func (w *world) decode(n *node, data []byte) string {
 	}
 	ps := m.Payloads
 	if slices.ContainsFunc(ps, func(p wire.Payload) bool { return p.Type() == wire.TypeSK }) {
-		encr, integ := n.sa.rec.Keys.Er, n.sa.rec.Keys.Ar
+		encr, integ := &n.keys.Er, &n.keys.Ar
 		if n.sa.rec.Role == Initiator {
-			encr, integ = n.sa.rec.Keys.Ei, n.sa.rec.Keys.Ai
+			encr, integ = &n.keys.Ei, &n.keys.Ai
 		}
 		if ps, err = n.sa.rec.Suite.Open(data, m, encr, integ); err != nil && !errors.As(err, new(*wire.SyntaxError)) && !errors.As(err, new(*wire.CriticalError)) {
 			w.t.Errorf("%s sends what it cannot open: %v", n.name, err)

@@ -22,7 +22,7 @@ func (w *world) hostile(change func(ps []wire.Payload) []wire.Payload) {
 		}
 		done = true
 		sa := w.gateway.sa
-		ps, err := sa.rec.Suite.Open(f.packet.Data, m, sa.rec.Keys.Er, sa.rec.Keys.Ar)
+		ps, err := sa.rec.Suite.Open(f.packet.Data, m, &sa.rec.Keys.Er, &sa.rec.Keys.Ar)
 		if err != nil {
 			w.t.Fatal(err)
 		}

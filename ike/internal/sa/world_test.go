@@ -66,6 +66,11 @@ type node struct {
 	admitted string
 	events   []Event
 	steps    []string
+	keys     suite.IKEKeys // of the SA, or of the one before: they outlive it here
+	onSteps  func()        // before they are carried out
+	onAgreed func(Agreed)
+	slow     bool   // what Agree asks for does not come
+	late     Agreed // by itself
 	received int
 }
 
@@ -160,6 +165,12 @@ func (w *world) do(n *node, c Command) {
 
 // carryOut runs the steps as a shard would.
 func (w *world) carryOut(n *node, out *Effects) {
+	if len(n.sa.rec.Keys.D.Bytes()) > 0 {
+		n.keys = n.sa.rec.Keys
+	}
+	if n.onSteps != nil {
+		n.onSteps()
+	}
 	for _, st := range out.Steps {
 		name := strings.TrimPrefix(reflect.TypeOf(st).String(), "sa.")
 		if n.fail == name {
@@ -208,7 +219,9 @@ func (w *world) step(n *node, st Step) {
 	case Send:
 		w.send(n, st.Packet)
 	case Agree:
-		w.do(n, agree(n, st))
+		if n.late = agree(n, st); !n.slow {
+			w.do(n, n.late)
+		}
 	case Admit:
 		n.admitted = st.Identity
 		w.do(n, n.admit(st))
@@ -226,6 +239,9 @@ func agree(n *node, a Agree) Agreed {
 	}
 	if a.Peer != nil && r.Err == nil {
 		r.Secret, r.Err = r.Private.Agree(a.Peer)
+	}
+	if n.onAgreed != nil {
+		n.onAgreed(r)
 	}
 	return r
 }

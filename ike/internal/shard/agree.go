@@ -226,7 +226,7 @@ func (w *workers) agree(st sa.Agree) (a sa.Agreed) {
 	defer func() {
 		if r := recover(); r != nil {
 			w.panics.Add(1)
-			a = sa.Agreed{Err: fmt.Errorf("key exchange: panic: %v", r)}
+			a = sa.Agreed{Private: a.Private, Err: fmt.Errorf("key exchange: panic: %v", r)}
 		}
 	}()
 	a.Private = st.Private
@@ -284,6 +284,7 @@ func (s *Shard) agree(now mono.Time, e *entry, st sa.Agree) error {
 func (s *Shard) agreed(now mono.Time, spi uint64, a sa.Agreed) {
 	e := s.table.bySPI[spi]
 	if e == nil {
+		a.Wipe()
 		return
 	}
 	if a.Err != nil && e.pending != nil {

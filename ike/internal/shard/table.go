@@ -156,6 +156,7 @@ func (s *Shard) drop(now mono.Time, e *entry) {
 		return
 	}
 	e.gone = true
+	defer e.sa.Wipe() // also if an edge panics
 	s.wheel.Cancel(e.id)
 	s.table.remove(e)
 	if e.placed {

@@ -3,6 +3,18 @@
 // the sealing of SK payloads and ESP packets. It is pure: randomness comes in
 // as an io.Reader, nothing is kept between calls but what the caller holds.
 //
+// What holds a key here is wiped by whoever holds it: Key, IKEKeys, Private and
+// ESP have a Wipe for that, and what is computed on the way is cleared as soon as
+// it is used up. Some of what the libraries make of a key cannot be reached from
+// here. It is let go of instead, and is overwritten when the allocator hands the
+// memory out again:
+//   - a cipher.Block or cipher.AEAD: an AES key schedule begins with the key, and
+//     ChaCha20-Poly1305 keeps the key itself;
+//   - an HMAC: the key under its two constant masks, or the state of the hash
+//     after those;
+//   - an ecdh.PrivateKey, with the scalar;
+//   - a bigmod.Nat, which was the shared secret of a MODP group.
+//
 // There is no SHA-1, MD5, 3DES nor a MODP group under 2048 bits: what is not
 // in the table below can neither be configured nor be agreed to.
 package suite

@@ -14,7 +14,7 @@ func BenchmarkSK(b *testing.B) {
 		c := choice(b, name)
 		k := keys(c)
 		ps := notify(40)
-		msg := c.Seal(nil, header, ps, k.Ei, k.Ai, 1)
+		msg := c.Seal(nil, header, ps, &k.Ei, &k.Ai, 1)
 		m := parsed(b, msg)
 		b.Run(name+"/keyed", func(b *testing.B) {
 			b.ReportAllocs()
@@ -27,13 +27,13 @@ func BenchmarkSK(b *testing.B) {
 		b.Run(name+"/seal", func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
-				msg = c.Seal(msg[:0], header, ps, k.Ei, k.Ai, 1)
+				msg = c.Seal(msg[:0], header, ps, &k.Ei, &k.Ai, 1)
 			}
 		})
 		b.Run(name+"/open", func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
-				if _, err := c.Open(msg, m, k.Ei, k.Ai); err != nil {
+				if _, err := c.Open(msg, m, &k.Ei, &k.Ai); err != nil {
 					b.Fatal(err)
 				}
 			}

@@ -24,11 +24,11 @@ func TestPSKAuth(t *testing.T) {
 	psk, message, nonce, skp := []byte("a secret"), []byte("first message"), []byte("the other nonce"), []byte("SK_p")
 	id := &wire.ID{T: wire.TypeIDi, Kind: wire.IDFQDN, Data: []byte("gw.example")}
 	want := mac(mac(psk, []byte("Key Pad for IKEv2")), message, nonce, mac(skp, []byte("\x02\x00\x00\x00gw.example")))
-	if got := c.PSKAuth(psk, message, nonce, NewKey(skp), id); !bytes.Equal(got, want) {
+	if got := c.PSKAuth(psk, message, nonce, newKey(skp), id); !bytes.Equal(got, want) {
 		t.Errorf("got %x, want %x", got, want)
 	}
 	id.T = wire.TypeIDr // the payload's type is not part of it
-	if got := c.PSKAuth(psk, message, nonce, NewKey(skp), id); !bytes.Equal(got, want) {
+	if got := c.PSKAuth(psk, message, nonce, newKey(skp), id); !bytes.Equal(got, want) {
 		t.Errorf("IDr: got %x, want %x", got, want)
 	}
 }
@@ -57,11 +57,11 @@ func TestKeyLengths(t *testing.T) {
 
 // TestRedaction prints keys in every way that a log could.
 func TestRedaction(t *testing.T) {
-	key := NewKey(bytes.Repeat([]byte{0xab}, 32))
+	key := newKey(bytes.Repeat([]byte{0xab}, 32))
 	private := withPrivate(t, wire.KEX25519, bytes.Repeat([]byte{0xab}, 32))
 	modp := withPrivate(t, wire.KEMODP2048, bytes.Repeat([]byte{0xab}, 48))
-	keys := IKEKeys{D: key, Pr: key}
-	for _, v := range []any{key, &key, keys, &keys, ChildKeys{EncrI: key}, []Key{key}, private, modp, []*Private{private}, struct{ P *Private }{private}} {
+	keys := IKEKeys{D: *key, Pr: *key}
+	for _, v := range []any{key, *key, keys, &keys, ChildKeys{EncrI: key}, []Key{*key}, private, modp, []*Private{private}, struct{ P *Private }{private}} {
 		var b strings.Builder
 		for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%X", "%d", "%o", "%b", "%08b"} {
 			fmt.Fprintf(&b, verb, v)
@@ -90,7 +90,7 @@ func TestRedaction(t *testing.T) {
 
 func TestKey(t *testing.T) {
 	b := bytes.Repeat([]byte{7}, 68)
-	k := NewKey(b)
+	k := newKey(b)
 	b[0] = 8
 	if got := k.Bytes(); len(got) != 68 || got[0] != 7 {
 		t.Errorf("key %x", got)
@@ -100,5 +100,5 @@ func TestKey(t *testing.T) {
 			t.Error("a key of 69 bytes was taken")
 		}
 	}()
-	NewKey(make([]byte, 69))
+	newKey(make([]byte, 69))
 }

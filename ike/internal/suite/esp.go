@@ -22,12 +22,16 @@ type ESP struct {
 	aad         [12]byte
 }
 
-// NewESP makes the cipher; the keys must be those that DeriveChild gave for c.
-func (c Choice) NewESP(encr, integ Key) *ESP {
-	if _, _, err := c.fitting(&encr, &integ); err != nil {
+// NewESP makes the cipher, with a copy of the keys, which must be those that
+// DeriveChild gave for c.
+func (c Choice) NewESP(encr, integ *Key) *ESP {
+	if _, _, err := c.fitting(encr, integ); err != nil {
 		panic("suite: " + err.Error())
 	}
-	return &ESP{choice: c, encr: encr, integ: integ}
+	e := &ESP{choice: c}
+	e.encr.Set(encr.Bytes())
+	e.integ.Set(integ.Bytes())
+	return e
 }
 
 // keyed is the cipher with its keys.
@@ -37,9 +41,21 @@ func (e *ESP) keyed() *keyed {
 		if err != nil {
 			panic("suite: " + err.Error())
 		}
-		e.k, e.encr, e.integ = k, Key{}, Key{}
+		e.k = k
+		e.wipeRaw()
 	}
 	return e.k
+}
+
+// Wipe ends the cipher: nothing can be sealed or opened with it any more.
+func (e *ESP) Wipe() {
+	e.wipeRaw()
+	e.k = nil // see the package comment
+}
+
+func (e *ESP) wipeRaw() {
+	e.encr.Wipe()
+	e.integ.Wipe()
 }
 
 // Format keeps the keys out of whatever prints the cipher.

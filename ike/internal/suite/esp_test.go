@@ -35,7 +35,7 @@ func TestESPVectors(t *testing.T) {
 			`4500003c99c300008001cb7c40679318010101010800085c02004300616263646566676869 6a6b6c6d6e6f7071727374757677616263646566
 			676869 01020201`},
 	} {
-		e := v.c.NewESP(NewKey(unhex(t, v.key)), Key{})
+		e := v.c.NewESP(newKey(unhex(t, v.key)), &Key{})
 		packet, want := unhex(t, v.packet), unhex(t, v.inside)
 		got, err := e.Open(nil, packet, v.seq)
 		if err != nil || !bytes.Equal(got, want) {
@@ -54,7 +54,7 @@ func TestESPHMAC(t *testing.T) {
 	for _, esn := range []uint16{wire.ESNNo, wire.ESNYes} {
 		c := Choice{Encr: wire.EncrAESCBC, KeyBits: 256, Integ: wire.IntegSHA512256, ESN: esn}
 		integ := bytes.Repeat([]byte{7}, 64)
-		e := c.NewESP(NewKey(make([]byte, 32)), NewKey(integ))
+		e := c.NewESP(newKey(make([]byte, 32)), newKey(integ))
 		packet := make([]byte, 8+16+32+32)
 		packet[7] = 9
 		e.Seal(packet, 5<<32+9)
@@ -79,7 +79,7 @@ func TestESPHMAC(t *testing.T) {
 func TestESPIV(t *testing.T) {
 	for _, c := range []Choice{{Encr: wire.EncrAESGCM16, KeyBits: 128, ESN: 1}, {Encr: wire.EncrAESCBC, KeyBits: 128, Integ: wire.IntegSHA256128}} {
 		encr, integ := c.keyLens()
-		e := c.NewESP(NewKey(make([]byte, encr)), NewKey(make([]byte, integ)))
+		e := c.NewESP(newKey(make([]byte, encr)), newKey(make([]byte, integ)))
 		a, b := make([]byte, 88), make([]byte, 88)
 		e.Seal(a, 5<<32+9)
 		e.Seal(b, 6<<32+9)
@@ -94,11 +94,11 @@ func TestESPIV(t *testing.T) {
 func TestKeysMustFit(t *testing.T) {
 	gcm, cbc := Choice{Encr: wire.EncrAESGCM16, KeyBits: 128}, Choice{Encr: wire.EncrAESCBC, KeyBits: 128, Integ: wire.IntegSHA256128}
 	for name, f := range map[string]func(){
-		"no salt":          func() { gcm.NewESP(NewKey(make([]byte, 16)), Key{}) },
-		"no integrity key": func() { cbc.NewESP(NewKey(make([]byte, 16)), Key{}) },
-		"no algorithm":     func() { Choice{}.NewESP(Key{}, Key{}) },
-		"no integrity":     func() { Choice{Encr: wire.EncrAESCBC, KeyBits: 128}.NewESP(NewKey(make([]byte, 16)), Key{}) },
-		"SK":               func() { gcm.Seal(nil, header, nil, NewKey(make([]byte, 21)), Key{}, 1) },
+		"no salt":          func() { gcm.NewESP(newKey(make([]byte, 16)), &Key{}) },
+		"no integrity key": func() { cbc.NewESP(newKey(make([]byte, 16)), &Key{}) },
+		"no algorithm":     func() { Choice{}.NewESP(&Key{}, &Key{}) },
+		"no integrity":     func() { Choice{Encr: wire.EncrAESCBC, KeyBits: 128}.NewESP(newKey(make([]byte, 16)), &Key{}) },
+		"SK":               func() { gcm.Seal(nil, header, nil, newKey(make([]byte, 21)), &Key{}, 1) },
 	} {
 		func() {
 			defer func() {
@@ -114,8 +114,8 @@ func TestKeysMustFit(t *testing.T) {
 // TestESPHidesItsKeys: neither before the first packet nor after it.
 func TestESPHidesItsKeys(t *testing.T) {
 	c := Choice{Encr: wire.EncrAESGCM16, KeyBits: 128}
-	key := NewKey(bytes.Repeat([]byte{0x5a}, 20))
-	e := c.NewESP(key, Key{})
+	key := newKey(bytes.Repeat([]byte{0x5a}, 20))
+	e := c.NewESP(key, &Key{})
 	for range 2 {
 		for _, verb := range []string{"%v", "%+v", "%#v", "%x", "%s"} {
 			if text := fmt.Sprintf(verb, e); text != redacted {

@@ -82,6 +82,7 @@ const scalarTries = 16
 // as the order has, and again when it is not below. FIPS 186-5 A.2.2
 func drawScalar(c ecdh.Curve, rand io.Reader) (*ecdh.PrivateKey, error) {
 	b := make([]byte, scalarLen(c))
+	defer clear(b)
 	for range scalarTries {
 		if _, err := io.ReadFull(rand, b); err != nil {
 			return nil, err
@@ -104,6 +105,13 @@ func scalarLen(c ecdh.Curve) int {
 		return 66
 	}
 	return 32
+}
+
+// Wipe overwrites the private value, as far as there is access to it; the public
+// one stays. See the package comment.
+func (p *Private) Wipe() {
+	clear(p.exponent)
+	p.exponent, p.curve = nil, nil
 }
 
 // Group is the number of the method. RFC 7296 §3.4

@@ -7,7 +7,9 @@ import (
 )
 
 // Key is secret key material: flat and pointer-free, so that it can stand in
-// the record of an SA. It redacts itself wherever it is printed, except as an
+// the record of an SA. Whoever holds it wipes it; it is handed on by pointer,
+// since each copy by value is one that stays behind, on the stack if nowhere
+// else, and the arguments of a call stand in the trace of a panic. It redacts itself wherever it is printed, except as an
 // unexported field of another type, which fmt prints by reflection: such a
 // type must redact itself.
 type Key struct {
@@ -20,15 +22,17 @@ const maxKey = 68
 
 const redacted = "[redacted]"
 
-// NewKey copies b, of at most 68 bytes.
-func NewKey(b []byte) Key {
+// Set makes k a copy of b, of at most 68 bytes.
+func (k *Key) Set(b []byte) {
 	if len(b) > maxKey {
 		panic("suite: key too long")
 	}
-	k := Key{n: uint8(len(b))}
-	copy(k.b[:], b)
-	return k
+	k.Wipe()
+	k.n = uint8(copy(k.b[:], b))
 }
+
+// Wipe overwrites the key; k is an empty one then.
+func (k *Key) Wipe() { *k = Key{} }
 
 // Bytes is the key itself, a view that lives as long as k does.
 func (k *Key) Bytes() []byte { return k.b[:min(k.n, maxKey)] }

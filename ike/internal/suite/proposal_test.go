@@ -183,8 +183,8 @@ func FuzzParseProposalString(f *testing.F) {
 			}
 			c := choice(t, s)
 			k := keys(c)
-			msg := c.Seal(nil, header, nil, k.Ei, k.Ai, 1)
-			if _, err := c.Open(msg, parsed(t, msg), k.Ei, k.Ai); err != nil {
+			msg := c.Seal(nil, header, nil, &k.Ei, &k.Ai, 1)
+			if _, err := c.Open(msg, parsed(t, msg), &k.Ei, &k.Ai); err != nil {
 				t.Errorf("%q: %v", s, err)
 			}
 		}

@@ -68,11 +68,12 @@ func newHandshake(b *testing.B) *handshake {
 		b.Fatal(err)
 	}
 	h.public = initiator.Public()
-	k := h.ike.DeriveIKE(secret, h.ni, h.nr, 3, 4)
-	h.proof = h.ike.PSKAuth(h.psk, h.init, h.nr, k.Pi, h.idi)
+	var k IKEKeys
+	h.ike.DeriveIKE(&k, secret, h.ni, h.nr, 3, 4)
+	h.proof = h.ike.PSKAuth(h.psk, h.init, h.nr, &k.Pi, h.idi)
 	h.answer = authPayloads(h.idr, h.proof, wire.CFGReply)
 	h.auth = h.ike.Seal(nil, wire.Header{SPIi: 3, SPIr: 4, Exchange: wire.IKEAuth, Flags: wire.FlagInitiator, MessageID: 1},
-		authPayloads(h.idi, h.proof, wire.CFGRequest), k.Ei, k.Ai, 1)
+		authPayloads(h.idi, h.proof, wire.CFGRequest), &k.Ei, &k.Ai, 1)
 	h.message = parsed(b, h.auth)
 	return h
 }
@@ -105,17 +106,18 @@ func (h *handshake) respond(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	k := h.ike.DeriveIKE(secret, h.ni, h.nr, 3, 4)
-	if _, err := h.ike.Open(h.auth, h.message, k.Ei, k.Ai); err != nil {
+	var k IKEKeys
+	h.ike.DeriveIKE(&k, secret, h.ni, h.nr, 3, 4)
+	if _, err := h.ike.Open(h.auth, h.message, &k.Ei, &k.Ai); err != nil {
 		b.Fatal(err)
 	}
-	if subtle.ConstantTimeCompare(h.proof, h.ike.PSKAuth(h.psk, h.init, h.nr, k.Pi, h.idi)) != 1 {
+	if subtle.ConstantTimeCompare(h.proof, h.ike.PSKAuth(h.psk, h.init, h.nr, &k.Pi, h.idi)) != 1 {
 		b.Fatal("the proof is another one")
 	}
-	h.ike.PSKAuth(h.psk, h.init, h.ni, k.Pr, h.idr)
-	h.ike.DeriveChild(h.esp, k.D, h.ni, h.nr)
+	h.ike.PSKAuth(h.psk, h.init, h.ni, &k.Pr, h.idr)
+	deriveChild(h.ike, h.esp, &k.D, h.ni, h.nr)
 	h.out = h.ike.Seal(h.out[:0], wire.Header{SPIi: 3, SPIr: 4, Exchange: wire.IKEAuth, Flags: wire.FlagResponse, MessageID: 1},
-		h.answer, k.Er, k.Ar, 1)
+		h.answer, &k.Er, &k.Ar, 1)
 }
 
 // mac is what a cookie is, at least.

@@ -20,8 +20,8 @@ const (
 // 1.6 µs that a short message takes (BenchmarkSK), where keeping it would cost
 // each SA 1.5 kB a direction.
 // RFC 7296 §3.14, RFC 5282 §3
-func (c Choice) Seal(dst []byte, h wire.Header, ps []wire.Payload, encr, integ Key, ivSeq uint64) []byte {
-	k, err := c.keyed(&encr, &integ)
+func (c Choice) Seal(dst []byte, h wire.Header, ps []wire.Payload, encr, integ *Key, ivSeq uint64) []byte {
+	k, err := c.keyed(encr, integ)
 	if err != nil {
 		panic("suite: " + err.Error())
 	}
@@ -56,8 +56,8 @@ func putHeader(msg []byte, h wire.Header, first wire.PayloadType) {
 // the message is not the peer's; any other error is a *wire.SyntaxError or
 // *wire.CriticalError of a peer that holds the keys. msg is not written to.
 // RFC 7296 §3.14, RFC 5282 §3
-func (c Choice) Open(msg []byte, m *wire.Message, encr, integ Key) ([]wire.Payload, error) {
-	k, err := c.keyed(&encr, &integ)
+func (c Choice) Open(msg []byte, m *wire.Message, encr, integ *Key) ([]wire.Payload, error) {
+	k, err := c.keyed(encr, integ)
 	if err != nil {
 		return nil, ErrAuthentication
 	}

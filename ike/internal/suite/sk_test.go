@@ -39,8 +39,15 @@ func choice(t testing.TB, s string) Choice {
 	return c.Choice
 }
 
-func keys(c Choice) IKEKeys {
-	return c.DeriveIKE([]byte("secret"), bytes.Repeat([]byte{1}, 32), bytes.Repeat([]byte{2}, 32), 3, 4)
+func keys(c Choice) (k IKEKeys) {
+	c.DeriveIKE(&k, []byte("secret"), bytes.Repeat([]byte{1}, 32), bytes.Repeat([]byte{2}, 32), 3, 4)
+	return k
+}
+
+func newKey(b []byte) *Key {
+	k := new(Key)
+	k.Set(b)
+	return k
 }
 
 var header = wire.Header{SPIi: 3, SPIr: 4, Exchange: wire.Informational, Flags: wire.FlagInitiator, MessageID: 7}
@@ -70,7 +77,7 @@ func TestSealOpen(t *testing.T) {
 		for n := range 40 {
 			want := notify(n)
 			prefix := []byte("before")
-			out := c.Seal(prefix, header, want, k.Ei, k.Ai, 42)
+			out := c.Seal(prefix, header, want, &k.Ei, &k.Ai, 42)
 			msg := out[len(prefix):]
 			m := parsed(t, msg)
 			h := header
@@ -78,16 +85,16 @@ func TestSealOpen(t *testing.T) {
 			if m.Header != h || !bytes.HasPrefix(out, prefix) {
 				t.Fatalf("%s: header %+v", name, m.Header)
 			}
-			got, err := c.Open(msg, m, k.Ei, k.Ai)
+			got, err := c.Open(msg, m, &k.Ei, &k.Ai)
 			if err != nil || !bytes.Equal(chain(got), chain(want)) {
 				t.Fatalf("%s, data of %d bytes: opened %x, %v", name, n, chain(got), err)
 			}
-			if _, err := c.Open(msg, m, k.Er, k.Ar); !errors.Is(err, ErrAuthentication) {
+			if _, err := c.Open(msg, m, &k.Er, &k.Ar); !errors.Is(err, ErrAuthentication) {
 				t.Fatalf("%s: the other direction's keys: %v", name, err)
 			}
 		}
-		msg := c.Seal(nil, header, nil, k.Ei, k.Ai, 1)
-		if ps, err := c.Open(msg, parsed(t, msg), k.Ei, k.Ai); err != nil || len(ps) != 0 {
+		msg := c.Seal(nil, header, nil, &k.Ei, &k.Ai, 1)
+		if ps, err := c.Open(msg, parsed(t, msg), &k.Ei, &k.Ai); err != nil || len(ps) != 0 {
 			t.Errorf("%s: the empty message: %v, %v", name, ps, err)
 		}
 	}
@@ -101,7 +108,7 @@ func TestSealIV(t *testing.T) {
 		k := keys(c)
 		seen := map[string]bool{}
 		for n := range uint64(300) {
-			iv := c.Seal(nil, header, nil, k.Ei, k.Ai, n)[32:]
+			iv := c.Seal(nil, header, nil, &k.Ei, &k.Ai, n)[32:]
 			iv = iv[:find(wire.TransformEncr, c.Encr, c.KeyBits).iv]
 			if len(iv) == 16 && bytes.Count(iv, []byte{0}) > 8 {
 				t.Errorf("%s: IV %x", name, iv)
@@ -118,22 +125,22 @@ func TestSealIV(t *testing.T) {
 func TestSKChaCha20(t *testing.T) {
 	want := unhex(t, `c0c1c2c3c4c5c6c7 d0d1d2d3d4d5d6d7 2e202500 00000009 00000045 29000029
 		1011121314151617 6103 94701f8d017f7c12924889 6b71bfe25236efd7cdc67066906315b2`)
-	key := NewKey(unhex(t, `808182838485868788898a8b8c8d8e8f 909192939495969798999a9b9c9d9e9f a0a1a2a3`))
+	key := newKey(unhex(t, `808182838485868788898a8b8c8d8e8f 909192939495969798999a9b9c9d9e9f a0a1a2a3`))
 	c := Choice{Encr: wire.EncrChaCha20Poly1305}
 	h := wire.Header{SPIi: 0xc0c1c2c3c4c5c6c7, SPIr: 0xd0d1d2d3d4d5d6d7, Exchange: wire.Informational, MessageID: 9}
 	ps := []wire.Payload{&wire.Notify{Kind: 16385, Data: []byte{0, 0, 0, 10}}}
-	got := c.Seal(nil, h, ps, key, Key{}, 0x1011121314151617)
+	got := c.Seal(nil, h, ps, key, &Key{}, 0x1011121314151617)
 	if !bytes.Equal(got, want) {
 		t.Errorf("sealed %x, want %x", got, want)
 	}
-	if opened, err := c.Open(want, parsed(t, want), key, Key{}); err != nil || !bytes.Equal(chain(opened), chain(ps)) {
+	if opened, err := c.Open(want, parsed(t, want), key, &Key{}); err != nil || !bytes.Equal(chain(opened), chain(ps)) {
 		t.Errorf("opened %x, %v", chain(opened), err)
 	}
 }
 
 // refusesFlips flips each bit and cuts at each length. The parsed form is also
 // kept from before, so that the ICV alone must refuse.
-func refusesFlips(t *testing.T, c Choice, msg []byte, encr, integ Key) {
+func refusesFlips(t *testing.T, c Choice, msg []byte, encr, integ *Key) {
 	t.Helper()
 	before := parsed(t, msg)
 	for i := range 8 * len(msg) {
@@ -163,7 +170,7 @@ func TestOpenRefusesFlips(t *testing.T) {
 	for _, name := range ikeSuites {
 		c := choice(t, name)
 		k := keys(c)
-		refusesFlips(t, c, c.Seal(nil, header, notify(5), k.Ei, k.Ai, 9), k.Ei, k.Ai)
+		refusesFlips(t, c, c.Seal(nil, header, notify(5), &k.Ei, &k.Ai, 9), &k.Ei, &k.Ai)
 	}
 }
 
@@ -176,27 +183,27 @@ func TestOpenShort(t *testing.T) {
 		for n := range 80 {
 			m := &wire.Message{Header: header, Payloads: []wire.Payload{&wire.Encrypted{Body: make([]byte, n)}}}
 			msg := m.Append(nil)
-			if _, err := c.Open(msg, parsed(t, msg), k.Ei, k.Ai); !errors.Is(err, ErrAuthentication) {
+			if _, err := c.Open(msg, parsed(t, msg), &k.Ei, &k.Ai); !errors.Is(err, ErrAuthentication) {
 				t.Errorf("%s: SK of %d bytes: %v", name, n, err)
 			}
 		}
-		msg := c.Seal(nil, header, nil, k.Ei, k.Ai, 9)
+		msg := c.Seal(nil, header, nil, &k.Ei, &k.Ai, 9)
 		for _, offset := range []int{math.MinInt, -4, -1, 0, 27, 29, len(msg) - 4, len(msg) - 3, len(msg), math.MaxInt} {
 			m := &wire.Message{Payloads: []wire.Payload{&wire.Encrypted{Offset: offset}}}
-			if _, err := c.Open(msg, m, k.Ei, k.Ai); !errors.Is(err, ErrAuthentication) {
+			if _, err := c.Open(msg, m, &k.Ei, &k.Ai); !errors.Is(err, ErrAuthentication) {
 				t.Errorf("%s: SK at %d: %v", name, offset, err)
 			}
 		}
-		if _, err := c.Open(msg, &wire.Message{}, k.Ei, k.Ai); !errors.Is(err, ErrAuthentication) {
+		if _, err := c.Open(msg, &wire.Message{}, &k.Ei, &k.Ai); !errors.Is(err, ErrAuthentication) {
 			t.Errorf("%s: no SK: %v", name, err)
 		}
-		for _, bad := range []Key{{}, NewKey(make([]byte, 5)), NewKey(make([]byte, 68)), {n: 255}} {
+		for _, bad := range []*Key{{}, newKey(make([]byte, 5)), newKey(make([]byte, 68)), {n: 255}} {
 			if _, err := c.Open(msg, parsed(t, msg), bad, bad); !errors.Is(err, ErrAuthentication) {
 				t.Errorf("%s: a key of %d bytes: %v", name, bad.n, err)
 			}
 		}
 	}
-	if _, err := (Choice{}).Open(nil, &wire.Message{}, Key{}, Key{}); !errors.Is(err, ErrAuthentication) {
+	if _, err := (Choice{}).Open(nil, &wire.Message{}, &Key{}, &Key{}); !errors.Is(err, ErrAuthentication) {
 		t.Errorf("no algorithms: %v", err)
 	}
 }
@@ -246,7 +253,7 @@ func TestOpenPadding(t *testing.T) {
 			c := choice(t, name)
 			k := keys(c)
 			msg := sealRaw(t, c, v.first, v.text, k)
-			ps, err := c.Open(msg, parsed(t, msg), k.Ei, k.Ai)
+			ps, err := c.Open(msg, parsed(t, msg), &k.Ei, &k.Ai)
 			var syntax *wire.SyntaxError
 			if v.ok != (err == nil) || !v.ok && (!errors.As(err, &syntax) || ps != nil) {
 				t.Errorf("%s, %s: %v, %v", name, v.name, ps, err)
@@ -264,7 +271,7 @@ func TestOpenOddCBC(t *testing.T) {
 		m := &wire.Message{Header: header, Payloads: []wire.Payload{&wire.Encrypted{Body: make([]byte, 16+n+16)}}}
 		msg := m.Append(nil)
 		copy(msg[len(msg)-16:], keyed.tag(msg[:len(msg)-16], nil))
-		_, err := c.Open(msg, parsed(t, msg), k.Ei, k.Ai)
+		_, err := c.Open(msg, parsed(t, msg), &k.Ei, &k.Ai)
 		if n%16 != 0 && !errors.Is(err, ErrAuthentication) || n == 0 && err == nil {
 			t.Errorf("%d bytes of ciphertext: %v", n, err)
 		}
@@ -296,7 +303,7 @@ func TestCaptures(t *testing.T) {
 		if v.Integ != nil {
 			c.Integ = *v.Integ
 		}
-		encr, integ := NewKey(unhex(t, v.SKe)), NewKey(unhex(t, v.SKa))
+		encr, integ := newKey(unhex(t, v.SKe)), newKey(unhex(t, v.SKa))
 		msg := raw[v.SHA256]
 		ps, err := c.Open(msg, parsed(t, msg), encr, integ)
 		if err != nil || !bytes.Equal(chain(ps), unhex(t, v.Plaintext)) || len(ps) != len(v.Payloads) {
@@ -334,7 +341,7 @@ func FuzzOpen(f *testing.F) {
 	for i, name := range ikeSuites {
 		c := choice(f, name)
 		k := keys(c)
-		msg := c.Seal(nil, header, notify(i), k.Ei, k.Ai, 9)
+		msg := c.Seal(nil, header, notify(i), &k.Ei, &k.Ai, 9)
 		f.Add(msg, uint8(i), 28)
 		f.Add(msg[:40], uint8(i), 36)
 	}
@@ -353,14 +360,14 @@ func FuzzOpen(f *testing.F) {
 				}
 				return
 			}
-			again := c.Seal(nil, header, ps, k.Ei, k.Ai, 9)
+			again := c.Seal(nil, header, ps, &k.Ei, &k.Ai, 9)
 			if !bytes.Equal(again, msg) {
 				t.Fatalf("%x was opened, and nobody sealed it", msg)
 			}
 		}
-		check(c.Open(msg, m, k.Ei, k.Ai))
+		check(c.Open(msg, m, &k.Ei, &k.Ai))
 		if m, err := wire.Parse(msg); err == nil {
-			check(c.Open(msg, m, k.Ei, k.Ai))
+			check(c.Open(msg, m, &k.Ei, &k.Ai))
 		}
 	})
 }

@@ -136,7 +136,8 @@ func TestVectorsKeys(t *testing.T) {
 		nonces, plus := unhex(t, v.Salt), unhex(t, pluses[i].Salt)
 		spis := plus[len(nonces):]
 		ni, nr := nonces[:len(nonces)/2], nonces[len(nonces)/2:]
-		k := c.DeriveIKE(unhex(t, v.Key), ni, nr, binary.BigEndian.Uint64(spis), binary.BigEndian.Uint64(spis[8:]))
+		var k IKEKeys
+		c.DeriveIKE(&k, unhex(t, v.Key), ni, nr, binary.BigEndian.Uint64(spis), binary.BigEndian.Uint64(spis[8:]))
 		want := unhex(t, pluses[i].Out)
 		for _, f := range []struct {
 			name string
@@ -152,9 +153,15 @@ func TestVectorsKeys(t *testing.T) {
 			}
 			want = want[n:]
 		}
-		cut(t, c.DeriveChild(child, k.D, ni, nr), c.prf().expand(k.D.Bytes(), nonces, 128))
+		cut(t, deriveChild(c, child, &k.D, ni, nr), c.prf().expand(k.D.Bytes(), nonces, 128))
 	}
 	ran(t, len(seeds), 6)
+}
+
+func deriveChild(c, child Choice, d *Key, ni, nr []byte) ChildKeys {
+	k := ChildKeys{&Key{}, &Key{}, &Key{}, &Key{}}
+	c.DeriveChild(k, child, d, ni, nr)
+	return k
 }
 
 func cut(t *testing.T, k ChildKeys, want []byte) {
@@ -177,8 +184,8 @@ type aeadCase struct {
 
 func (v aeadCase) run(t *testing.T, encr EncrKey) {
 	t.Helper()
-	key := NewKey(v.key)
-	k, err := Choice{Encr: encr.ID, KeyBits: encr.KeyBits}.keyed(&key, &Key{})
+	key := newKey(v.key)
+	k, err := Choice{Encr: encr.ID, KeyBits: encr.KeyBits}.keyed(key, &Key{})
 	if err != nil {
 		t.Fatalf("%s: %v", v.name, err)
 	}
@@ -251,9 +258,9 @@ func wycheproofAEAD(t *testing.T, file string, encr func(bits uint16) EncrKey) (
 func TestVectorsCBC(t *testing.T) {
 	vs := strongswan(t, "aes_cbc")
 	for _, v := range vs {
-		encr, integ := NewKey(unhex(t, v.Key)), NewKey(make([]byte, 32))
+		encr, integ := newKey(unhex(t, v.Key)), newKey(make([]byte, 32))
 		c := Choice{Encr: wire.EncrAESCBC, KeyBits: uint16(len(encr.Bytes())) * 8, Integ: wire.IntegSHA256128}
-		k, err := c.keyed(&encr, &integ)
+		k, err := c.keyed(encr, integ)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -279,8 +286,8 @@ func TestVectorsInteg(t *testing.T) {
 			continue
 		}
 		n++
-		encr, integ := NewKey(make([]byte, 16)), NewKey(unhex(t, v.Key))
-		k, err := Choice{Encr: wire.EncrAESCBC, KeyBits: 128, Integ: id}.keyed(&encr, &integ)
+		encr, integ := newKey(make([]byte, 16)), newKey(unhex(t, v.Key))
+		k, err := Choice{Encr: wire.EncrAESCBC, KeyBits: 128, Integ: id}.keyed(encr, integ)
 		if err != nil {
 			t.Fatal(err)
 		}
