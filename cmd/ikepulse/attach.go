@@ -66,6 +66,7 @@ func planOf(c *cli.Context) (*plan, error) {
 	}
 	p.byHand = gateway.RealNames(c.Args().Slice())
 	i := instanceOf(c)
+	err = i.unseen
 	if p.running = i.running; p.running {
 		p.from = "as the running daemon has them"
 		err = i.hasXDP(c.Context)

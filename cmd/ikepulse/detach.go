@@ -26,6 +26,9 @@ Example: ikepulse detach eth0`,
 				return usage("detach takes the names of interfaces, or --all")
 			}
 			i, names := instanceOf(c), gateway.RealNames(c.Args().Slice())
+			if i.unseen != nil {
+				return i.unseen
+			}
 			t := i.tell(c.Context)
 			err := i.detach(e, t, names)
 			var other *loader.MismatchError
@@ -58,13 +61,10 @@ func (i instance) nothing(e env, t *told, ifnames []string, why string) error {
 			}
 		}
 		_, err := fmt.Fprintln(e.stdout, "nothing is pinned: what the running daemon has attached, it takes along when it ends")
-		return err
-	}
-	if err := i.names.Clear(); err != nil {
-		return err
+		return errors.Join(err, i.clear(e))
 	}
 	_, err := fmt.Fprintln(e.stdout, "nothing is attached"+why)
-	return err
+	return errors.Join(err, i.clear(e))
 }
 
 // detach takes the program off the interfaces, all if none is named.
@@ -132,18 +132,24 @@ func (i instance) removeLast(e env, t *told, loaded *loader.Instance) error {
 		_, err := fmt.Fprintln(e.stdout, "ikepulse follow runs and keeps the maps; it sees no packet until \"ikepulse attach IFACE\"")
 		return err
 	case i.running && !t.without():
-		_, err := fmt.Fprintln(e.stdout, "the daemon runs and keeps the maps; no keepalive is answered until \"ikepulse attach\"")
+		_, err := fmt.Fprintln(e.stdout, "the daemon runs and keeps the maps, its records, rules and barriers; no keepalive is answered until \"ikepulse attach\"")
 		return err
 	}
 	return errors.Join(loaded.Remove(), i.removed(e, loaded.Dir()))
 }
 
-// removed takes along what a killed daemon has left, its records above all:
-// they hold keys.
+// removed says that the pins are gone, and takes along what else there is.
 func (i instance) removed(e env, dir string) error {
-	if err := i.names.Clear(); err != nil {
-		return err
-	}
 	_, err := fmt.Fprintf(e.stdout, "nothing is attached any more: removed %s\n", dir)
+	return errors.Join(err, i.clear(e))
+}
+
+// clear takes along what a killed daemon has left, its records above all: they
+// hold keys. What a running one needs stays.
+func (i instance) clear(e env) error {
+	err := i.names.Clear()
+	if errors.Is(err, gateway.ErrRunning) {
+		_, err = fmt.Fprintf(e.stdout, "a daemon of instance %s is running: its records, rules and barriers were left alone\n", i.names.Instance)
+	}
 	return err
 }

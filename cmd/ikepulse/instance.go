@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 
 	"github.com/urfave/cli/v2"
@@ -17,20 +18,27 @@ import (
 // and its pins, if something is loaded.
 type instance struct {
 	names   gateway.Names
-	running bool // a daemon holds the instance's lock
+	running bool  // a daemon holds the instance's lock
+	unseen  error // why it could not be seen whether one does
 	daemon  *control.Client
 }
 
 func instanceOf(c *cli.Context) instance {
 	names := gateway.NamesOf(c.String("instance"))
-	running := names.Find()
-	return instance{names, running, control.NewClient(names.Socket)}
+	running, err := names.Find()
+	if err != nil {
+		err = fmt.Errorf("cannot tell whether the daemon runs: %w", err)
+	}
+	return instance{names, running, err, control.NewClient(names.Socket)}
 }
 
 // notRunning gives its exit code to the end of a command that needs the daemon.
 func (i instance) notRunning(err error) error {
 	if !errors.Is(err, control.ErrNotRunning) {
 		return err
+	}
+	if i.unseen != nil {
+		return i.unseen
 	}
 	follows := false
 	if i.running { // and has no socket
@@ -51,6 +59,9 @@ func (i instance) status(ctx context.Context) (*gateway.Status, error) {
 	err := i.daemon.Get(ctx, "/v1/status", &st)
 	if !errors.Is(err, control.ErrNotRunning) {
 		return &st, err
+	}
+	if i.unseen != nil {
+		return nil, i.unseen
 	}
 	st = gateway.Status{Instance: i.names.Instance, State: gateway.NotRunning, Problems: []string{}}
 	err = i.pins(func(loaded *loader.Instance) (err error) {
@@ -103,6 +114,9 @@ func (i instance) pins(f func(*loader.Instance) error) error {
 // fromPins calls f for a command whose daemon does not run. Without pins there
 // is nothing to tell.
 func (i instance) fromPins(f func(*loader.Instance) error) error {
+	if i.unseen != nil {
+		return i.unseen
+	}
 	err := i.pins(f)
 	if errors.Is(err, loader.ErrNotLoaded) {
 		return &codeError{exitDegraded, errNothing}

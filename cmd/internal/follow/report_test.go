@@ -189,8 +189,8 @@ func TestRun(t *testing.T) {
 	if f := next(); f.Event != EventSummary {
 		t.Errorf("%+v", f)
 	}
-	if !names.Find() {
-		t.Error("nobody holds the instance")
+	if running, err := names.Find(); !running {
+		t.Errorf("nobody holds the instance (%v)", err)
 	}
 	if err := Run(ctx, options); err == nil || !strings.Contains(err.Error(), "is running already") {
 		t.Errorf("a second one: %v", err)
@@ -199,7 +199,7 @@ func TestRun(t *testing.T) {
 	if err := <-ended; err != nil {
 		t.Errorf("ended with %v", err)
 	}
-	if names.Find() {
+	if running, _ := names.Find(); running {
 		t.Error("the instance is still held")
 	}
 	err := n.Do(func() error {
@@ -245,7 +245,7 @@ func TestRunFails(t *testing.T) {
 		if err := n.Do(func() error { _, err := loader.Open("failed"); return err }); !errors.Is(err, loader.ErrNotLoaded) {
 			t.Errorf("%s: something is left: %v", name, err)
 		}
-		if o.Names.Find() {
+		if running, _ := o.Names.Find(); running {
 			t.Errorf("%s: the instance is still held", name)
 		}
 	}

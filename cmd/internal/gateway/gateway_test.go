@@ -5,7 +5,6 @@ import (
 	"errors"
 	"net/netip"
 	"os"
-	"path/filepath"
 	"reflect"
 	"slices"
 	"strings"
@@ -113,78 +112,6 @@ func TestConfig(t *testing.T) {
 	o := LoaderOptions("lab", cfg)
 	if o.Instance != "lab" || o.Capacity != 1000 || o.Keepalive != "absorb" || o.AnswerInterval != 7*time.Second || !o.StrangerPass {
 		t.Errorf("%+v", o)
-	}
-}
-
-// places are an instance's in a folder of the test's own.
-func places(t *testing.T) Names {
-	dir := t.TempDir()
-	return Names{Instance: "x", Table: 444_444, Socket: filepath.Join(dir, "c.sock"), Lock: filepath.Join(dir, "run", "x.lock"),
-		Records: filepath.Join(dir, "x.records")}
-}
-
-func TestLock(t *testing.T) {
-	names := places(t)
-	if usual := names; usual.Find() {
-		t.Error("found a daemon where none ever was")
-	}
-	first := &daemon{Options: Options{Names: names}}
-	first.Names.Socket = "/elsewhere.sock" // as its configuration says
-	if err := first.lock(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	if found := names; !found.Find() || found.Socket != "/elsewhere.sock" {
-		t.Errorf("%+v", found)
-	}
-	second := &daemon{Options: Options{Names: names}}
-	if err := second.lock(t.Context()); err == nil || !strings.Contains(err.Error(), "is running already") {
-		t.Errorf("a second daemon: %v", err)
-	}
-	if err := names.Clear(); err != nil {
-		t.Error(err)
-	}
-	if found := names; !found.Find() {
-		t.Error("the lock of a running daemon was cleared away")
-	}
-	if err := first.close(); err != nil {
-		t.Error(err)
-	}
-	if found := names; found.Find() {
-		t.Error("a daemon that has ended is found")
-	}
-	if err := second.lock(t.Context()); err != nil {
-		t.Error(err)
-	}
-	if err := second.close(); err != nil {
-		t.Error(err)
-	}
-	if left, _ := os.ReadDir(filepath.Dir(names.Lock)); len(left) > 0 {
-		t.Errorf("left: %v", left)
-	}
-}
-
-// TestClear: what a killed daemon leaves goes, its keys above all.
-func TestClear(t *testing.T) {
-	names := places(t)
-	if err := names.Clear(); err != nil {
-		t.Errorf("where none ever was: %v", err)
-	}
-	moved := filepath.Join(t.TempDir(), "moved.sock")
-	for path, text := range map[string]string{names.Lock: moved + "\n", names.Records: "keys", moved: ""} {
-		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := names.Clear(); err != nil {
-		t.Error(err)
-	}
-	for _, path := range []string{names.Lock, names.Records, moved} {
-		if _, err := os.Lstat(path); !errors.Is(err, os.ErrNotExist) {
-			t.Errorf("%s is left (%v)", path, err)
-		}
 	}
 }
 
