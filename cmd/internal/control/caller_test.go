@@ -9,7 +9,6 @@ import (
 	"net"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
@@ -80,32 +79,17 @@ func hold(path string) int {
 }
 
 // callers start the test's binary as somebody else.
-type callers struct {
-	t      *testing.T
-	binary string
-}
+type callers struct{ t *testing.T }
 
-// newCallers copies the binary to where others may run it.
 func newCallers(t *testing.T) callers {
 	t.Helper()
 	require.Have(t, "root")
-	own, err := os.ReadFile("/proc/self/exe")
-	if err != nil {
-		t.Fatal(err)
-	}
-	binary := filepath.Join(publicDir(t), "caller")
-	if err := os.WriteFile(binary, own, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Chmod(binary, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	return callers{t, binary}
+	return callers{t}
 }
 
 // command is the binary with a task, as somebody.
 func (c callers) command(who syscall.Credential, task, path string) *exec.Cmd {
-	cmd := exec.CommandContext(c.t.Context(), c.binary)
+	cmd := exec.CommandContext(c.t.Context(), "/proc/self/exe") // by which others reach it, wherever it lies
 	cmd.Env = []string{callerTask + "=" + task, "IKEPULSE_CONTROL_SOCKET=" + path}
 	cmd.Dir = "/"
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &who}
