@@ -152,7 +152,7 @@ func TestFailedStart(t *testing.T) {
 	s.write("anna.psk", psk)
 	for what, c := range map[string]struct{ from, to, says string }{
 		"a foreign control socket": {"shards: 2", "control: {socket: /proc/nowhere/x.sock}", "control socket: "},
-		"an unknown group":         {"shards: 2", "control: {group: no-such-group}", "no-such-group"},
+		"an unknown group":         {"shards: 2", "control: {group: no-such-group}", `control.group: no group "no-such-group" on this host`},
 	} {
 		file := s.write("bad.yaml", strings.Replace(gatewayConfig, c.from, c.to, 1))
 		s.want(s.Gateway, exitError, []string{c.says}, "run", "--config", file)

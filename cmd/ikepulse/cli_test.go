@@ -182,7 +182,7 @@ func TestNetnsOfNoName(t *testing.T) {
 
 // TestNoSecrets: nothing that is printed about a configuration shows a key.
 func TestNoSecrets(t *testing.T) {
-	writeConfig(t, goodConfig+"control: {group: no-such-group}\n")
+	writeConfig(t, goodConfig+"control: {socket: /proc/nowhere/x.sock}\n")
 	const canary = "canary-of-more-than-twenty-bytes"
 	if err := os.WriteFile("a.psk", []byte(canary), 0o600); err != nil {
 		t.Fatal(err)

@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"os/user"
 	"time"
 )
 
@@ -64,8 +65,15 @@ type HalfOpen struct {
 
 // Control is the control socket.
 type Control struct {
-	Socket string // absolute; empty where the file names none: the instance's own
-	Group  string // empty: the daemon's
+	Socket    string // absolute; empty where the file names none: the instance's own
+	Group     *Group // whose members may act; nil: nobody's
+	ReadGroup *Group // whose members may only read; nil: nobody's, and never Group
+}
+
+// Group is one of the host's.
+type Group struct {
+	Name string // as the file has it: a name or a number
+	ID   uint32
 }
 
 // Log says what is logged, and how.
@@ -181,11 +189,15 @@ type Secret struct {
 	Pos  Pos
 }
 
-// Checks are the syntax checks of what another package defines. Both must be
-// set. An error's text is shown to the operator behind the proposal.
+// Checks are what a configuration asks of others. All must be set.
 type Checks struct {
+	// The syntax checks of what another package defines. An error's text is
+	// shown to the operator behind the proposal.
 	IKEProposal func(string) error
 	ESPProposal func(string) error
+	// Group finds a group of the host by its name, or fails with
+	// user.UnknownGroupError where there is none.
+	Group func(name string) (*user.Group, error)
 }
 
 // Limits of a configuration.
@@ -209,8 +221,8 @@ func Load(path string, c Checks) (*Config, Problems) {
 	return l.finish()
 }
 
-// Check is Load for somebody who may lack the right to read the secrets: one
-// that permissions hide is a note instead of a problem. The Config it returns
+// Check is Load for somebody who may lack the right to read the secrets or the
+// host's groups: what permissions hide is a note instead of a problem. The Config it returns
 // holds no secret's value, so it can be looked at but not run.
 func Check(path string, c Checks) (*Config, Problems) {
 	l := newLoader(c)

@@ -49,7 +49,7 @@ func TestDefaults(t *testing.T) {
 	const want = "{Listen:{Addresses:[198.51.100.1] Interfaces:[]} " +
 		"XDP:{Keepalive:answer AnswerInterval:10s Capacity:65536 StrangerPass:false PassEvery:0 KeepTags:false} Dataplane:userspace Shards:0 " +
 		"HalfOpen:{CookiesFrom:0 PerSource:0 Max:0} " +
-		"Unprotected:block Bypass:[] Control:{Socket: Group:} Log:{Level:INFO Format:text} Connections:[] Pools:[] Secrets:[] Notes:}"
+		"Unprotected:block Bypass:[] Control:{Socket: Group:<nil> ReadGroup:<nil>} Log:{Level:INFO Format:text} Connections:[] Pools:[] Secrets:[] Notes:}"
 	if got := strings.Replace(fmt.Sprintf("%+v", *cfg), cfg.Notes.Error(), "", 1); got != want {
 		t.Errorf(" got %s\nwant %s", got, want)
 	}

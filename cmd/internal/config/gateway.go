@@ -3,7 +3,6 @@ package config
 import (
 	"log/slog"
 	"net/netip"
-	"path/filepath"
 	"strings"
 	"time"
 
@@ -136,28 +135,6 @@ func (h *HalfOpen) within(v value, n int) {
 
 // maxBypass: each stands in the kernel's tables.
 const maxBypass = 1024
-
-var controlKeys = block[Control]{
-	{name: "socket", read: func(c *Control, v value) { c.Socket = v.socket() }},
-	{name: "group", read: func(c *Control, v value) { c.Group, _ = v.text() }},
-}
-
-// maxSocket is what the kernel's sockaddr_un holds, less the final NUL.
-const maxSocket = 107
-
-func (v value) socket() string {
-	path, ok := v.text()
-	switch {
-	case !ok:
-	case !filepath.IsAbs(path):
-		v.fail("%s must be a path that begins with /", quoted(path))
-	case len(path) > maxSocket:
-		v.fail("longer than %d bytes", maxSocket)
-	default:
-		return filepath.Clean(path)
-	}
-	return ""
-}
 
 var logKeys = block[Log]{
 	{name: "level", read: func(g *Log, v value) { g.Level = levels[v.choice([]string{"debug", "info", "warn", "error"})] }},

@@ -7,6 +7,7 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"os/user"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -20,10 +21,21 @@ import (
 
 var update = flag.Bool("update", false, "write the golden files")
 
-// checks stands for the parsers of proposals: it knows a few algorithms.
+// checks stands for the parsers of proposals and for the host: it knows a few
+// algorithms and groups.
 var checks = Checks{
 	IKEProposal: func(s string) error { return algorithms(s, "prfsha256", "prfsha384", "ecp256", "ecp384", "x25519") },
 	ESPProposal: func(s string) error { return algorithms(s, "esn", "noesn", "x25519") },
+	Group:       hostGroup,
+}
+
+// hostGroup knows two groups.
+func hostGroup(name string) (*user.Group, error) {
+	id, there := map[string]string{"ikepulse": "990", "monitor": "991"}[name]
+	if !there {
+		return nil, user.UnknownGroupError(name)
+	}
+	return &user.Group{Name: name, Gid: id}, nil
 }
 
 func algorithms(proposal string, more ...string) error {

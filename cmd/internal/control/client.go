@@ -9,6 +9,11 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
+	"os/user"
+	"path/filepath"
+	"strconv"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -90,7 +95,7 @@ func (c *Client) do(ctx context.Context, method, path string, body []byte) (io.R
 	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ECONNREFUSED):
 		return nil, fmt.Errorf("%w: nobody listens on %s", ErrNotRunning, c.path)
 	case errors.Is(err, unix.EACCES):
-		return nil, fmt.Errorf("%s is open to root and to the group of control.group only", c.path)
+		return nil, c.closed()
 	case err != nil:
 		return nil, err
 	case a.StatusCode == http.StatusOK:
@@ -102,4 +107,21 @@ func (c *Client) do(ctx context.Context, method, path string, body []byte) (io.R
 		f.Error = a.Status
 	}
 	return nil, errors.New(f.Error)
+}
+
+// closed says who could have connected, as far as the socket's file tells.
+func (c *Client) closed() error {
+	info, err := os.Stat(c.path)
+	if err != nil {
+		return fmt.Errorf("permission denied: only root may use what is in %s", filepath.Dir(c.path))
+	}
+	const byGroup = 0o020 // what connecting takes
+	if info.Mode()&byGroup == 0 {
+		return fmt.Errorf("permission denied: only root may use %s; the configuration's control.group and control.read_group let others in", c.path)
+	}
+	group := strconv.FormatUint(uint64(info.Sys().(*syscall.Stat_t).Gid), 10)
+	if g, err := user.LookupGroupId(group); err == nil {
+		group = g.Name
+	}
+	return fmt.Errorf("permission denied: only root and members of group %s may use %s%s", group, c.path, loginCounts)
 }

@@ -10,16 +10,12 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/ikepulse/ikepulse/cmd/internal/config"
 )
 
-// serve starts a socket with answers that a test can tell.
-func serve(t *testing.T) (*Client, string) {
-	t.Helper()
-	path := filepath.Join(t.TempDir(), "sub", "c.sock")
-	l, err := Listen(path, "")
-	if err != nil {
-		t.Fatal(err)
-	}
+// answers are an API's that a test can tell.
+func answers() API {
 	act := func(verb string) func(context.Context, string) (int, error) {
 		return func(_ context.Context, name string) (int, error) {
 			if name == "nobody" {
@@ -31,7 +27,7 @@ func serve(t *testing.T) (*Client, string) {
 	read := func(what string) func(context.Context) (any, error) {
 		return func(context.Context) (any, error) { return map[string]string{"what": what}, nil }
 	}
-	api := API{Status: read("status"), Peers: read("peers"), SAs: read("sas"),
+	return API{Status: read("status"), Peers: read("peers"), SAs: read("sas"),
 		Initiate: act("initiate"), Terminate: act("terminate"), Probe: act("probe"), Detach: act("detach"),
 		Events: func(ctx context.Context, started func() error, emit func(any) error) error {
 			if err := started(); err != nil {
@@ -45,9 +41,45 @@ func serve(t *testing.T) (*Client, string) {
 			<-ctx.Done()
 			return ctx.Err()
 		}}
+}
+
+// publicDir is a folder that every user may look into, as t.TempDir is not.
+func publicDir(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "ikepulse-control-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := os.RemoveAll(dir); err != nil {
+			t.Error(err)
+		}
+	})
+	if err := os.Chmod(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+// serve starts a socket with an API, open to the groups of c.
+func serve(t *testing.T, api API, c config.Control) (*Client, string) {
+	t.Helper()
+	return serveWith(t, api, c, func(*server) {})
+}
+
+// serveWith is serve with a server that change has changed.
+func serveWith(t *testing.T, api API, c config.Control, change func(*server)) (*Client, string) {
+	t.Helper()
+	path := filepath.Join(publicDir(t), "sub", "c.sock")
+	l, err := Listen(path, c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := newServer(api, l.access)
+	change(s)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error)
-	go func() { done <- Serve(ctx, l, api) }() // ends with cancel
+	go func() { done <- s.serve(ctx, l) }() // ends with cancel
 	t.Cleanup(func() {
 		cancel()
 		if err := <-done; err != nil {
@@ -61,11 +93,7 @@ func serve(t *testing.T) (*Client, string) {
 }
 
 func TestRequests(t *testing.T) {
-	c, path := serve(t)
-	info, err := os.Stat(path)
-	if err != nil || info.Mode().Perm() != 0o660 {
-		t.Errorf("mode %v, %v", info.Mode(), err)
-	}
+	c, _ := serve(t, answers(), config.Control{})
 	for _, what := range []string{"status", "peers", "sas"} {
 		var got map[string]string
 		if err := c.Get(t.Context(), "/v1/"+what, &got); err != nil || got["what"] != what {
@@ -83,7 +111,7 @@ func TestRequests(t *testing.T) {
 }
 
 func TestEvents(t *testing.T) {
-	c, _ := serve(t)
+	c, _ := serve(t, answers(), config.Control{})
 	var got []string
 	enough := errors.New("enough")
 	err := c.Events(t.Context(), func() { got = append(got, "started") }, func(m json.RawMessage) error {
@@ -98,12 +126,13 @@ func TestEvents(t *testing.T) {
 }
 
 func TestBadRequests(t *testing.T) {
-	c, path := serve(t)
+	c, path := serve(t, answers(), config.Control{})
 	for _, r := range []struct{ method, path, body string }{
 		{"POST", "/v1/terminate", ""},
 		{"POST", "/v1/terminate", "{}"},
 		{"POST", "/v1/terminate", `{"name": 5}`},
 		{"POST", "/v1/terminate", `{"nome": "x"}`},
+		{"POST", "/v1/terminate", `{"name": "x"}` + strings.Repeat(" ", 1<<20)},
 		{"POST", "/v1/terminate", `{"name": "` + strings.Repeat("x", 1<<20) + `"}`},
 		{"GET", "/v1/terminate", ""},
 		{"POST", "/v1/status", ""},
@@ -124,6 +153,10 @@ func TestBadRequests(t *testing.T) {
 	buf := make([]byte, 64)
 	if n, _ := conn.Read(buf); !strings.Contains(string(buf[:n]), http.StatusText(http.StatusBadRequest)) {
 		t.Errorf("garbage: %q", buf[:n])
+	}
+	long := raw(t, path, "GET /v1/status HTTP/1.1\r\nHost: x\r\nX: "+strings.Repeat("x", 2*maxHeader)+"\r\n\r\n")
+	if n, _ := long.Read(buf); !strings.Contains(string(buf[:n]), "431 ") {
+		t.Errorf("a long header: %q", buf[:n])
 	}
 	var got map[string]string
 	if err := c.Get(t.Context(), "/v1/status", &got); err != nil {
@@ -146,7 +179,7 @@ func TestNotRunning(t *testing.T) {
 	if err := NewClient(path).Get(t.Context(), "/v1/status", &v); !errors.Is(err, ErrNotRunning) {
 		t.Errorf("a dead socket: %v", err)
 	}
-	again, err := Listen(path, "")
+	again, err := Listen(path, config.Control{})
 	if err != nil {
 		t.Fatalf("a dead socket is not replaced: %v", err)
 	}
@@ -154,10 +187,7 @@ func TestNotRunning(t *testing.T) {
 	if err := os.WriteFile(path, []byte("precious"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Listen(path, ""); err == nil {
+	if _, err := Listen(path, config.Control{}); err == nil {
 		t.Error("a file was replaced by the socket")
-	}
-	if _, err := Listen(filepath.Join(t.TempDir(), "c"), "no-such-group"); err == nil {
-		t.Error("an unknown group was accepted")
 	}
 }

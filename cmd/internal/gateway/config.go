@@ -3,6 +3,7 @@ package gateway
 import (
 	"cmp"
 	"net/netip"
+	"os/user"
 	"slices"
 
 	"github.com/ikepulse/ikepulse/cmd/internal/config"
@@ -10,8 +11,8 @@ import (
 	"github.com/ikepulse/ikepulse/maps"
 )
 
-// Checks are the syntax checks that the configuration leaves to the gateway.
-var Checks = config.Checks{IKEProposal: ike.CheckIKEProposal, ESPProposal: ike.CheckESPProposal}
+// Checks are what the configuration leaves to the gateway and to the host.
+var Checks = config.Checks{IKEProposal: ike.CheckIKEProposal, ESPProposal: ike.CheckESPProposal, Group: user.LookupGroup}
 
 // ikeConfig is the part of a configuration that the IKE side needs, for a data
 // plane in user space. xdp.capacity is what the maps have room for: the tunnels

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/netip"
 	"os"
 	"runtime"
@@ -56,7 +55,7 @@ type daemon struct {
 	gateway    *ike.Gateway
 	events     *events // nil without XDP
 	supply     *supply
-	listener   net.Listener
+	listener   *control.Listener
 	up         bool // open has succeeded
 	failed     bool // it ends by a fault, and not because it was told to
 
@@ -203,7 +202,7 @@ func bootTime() int64 {
 }
 
 func (d *daemon) listen(context.Context) (err error) {
-	if d.listener, err = control.Listen(d.Names.Socket, d.Config.Control.Group); err != nil {
+	if d.listener, err = control.Listen(d.Names.Socket, d.Config.Control); err != nil {
 		return fmt.Errorf("control socket: %w", err)
 	}
 	d.own(func() error {

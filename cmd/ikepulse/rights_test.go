@@ -1,0 +1,65 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+const (
+	actGID  = 54_001
+	readGID = 54_002
+)
+
+// as runs a command as an ordinary user of one group. A socket that has a path
+// needs no network, so it is nowhere near the site's.
+func (s *site) as(gid uint32, args ...string) ran {
+	s.t.Helper()
+	var out bytes.Buffer
+	cmd := exec.CommandContext(s.t.Context(), "/proc/self/exe", args...)
+	cmd.Env = append(os.Environ(), asProgram+"=yes")
+	cmd.Dir = "/"
+	cmd.Stdout, cmd.Stderr = &out, &out
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: gid}}
+	err := cmd.Run()
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) {
+		s.t.Fatal(err)
+	}
+	return ran{cmd.ProcessState.ExitCode(), out.String()}
+}
+
+// TestGroups: who may read sees what root sees, and changes nothing.
+func TestGroups(t *testing.T) {
+	s := newSite(t)
+	gw, client := s.tunnelBy(gatewayConfig + "control: {group: 54001, read_group: 54002}\n")
+	for _, c := range []struct {
+		gid  uint32
+		code int
+		says string
+		args []string
+	}{
+		{readGID, 0, "healthy\n", []string{"status"}},
+		{readGID, 0, "anna@example.org", []string{"peers"}},
+		{readGID, 0, "anna@example.org", []string{"sas"}},
+		{readGID, exitError, "permission denied: members of group 54002 may only read; root and members of group 54001 may act\n", []string{"terminate", "*"}},
+		{readGID, exitError, "permission denied: members of group 54002 may only read", []string{"probe", "*"}},
+		{readGID, exitError, "permission denied: members of group 54002 may only read", []string{"initiate", "roadwarriors"}},
+		{65534, exitError, "permission denied: only root and members of group 54001 may act here, and members of group 54002 may read", []string{"status"}},
+		{65534, exitError, "permission denied: only root and members of group 54001 may act here", []string{"sas"}},
+		{65534, exitError, "permission denied: only root and members of group 54001 may act here", []string{"events"}},
+		{65534, exitError, "permission denied: only root and members of group 54001 may act here", []string{"terminate", "*"}},
+		{actGID, 0, "probing 1 IKE SA\n", []string{"probe", "*"}},
+		{actGID, 0, "deleting 1 IKE SA\n", []string{"terminate", "anna@example.org"}},
+	} {
+		if r := s.as(c.gid, c.args...); r.code != c.code || !strings.Contains(r.out, c.says) {
+			t.Errorf("%q by group %d: exit code %d, want %d, and %q: %s", c.args, c.gid, r.code, c.code, c.says, r.out)
+		}
+	}
+	s.stop(gw, client)
+	s.detached()
+}
