@@ -309,6 +309,26 @@ func TestLateAnswer(t *testing.T) {
 	}
 }
 
+// TestLateAnswerAtTheEnd: while the goodbyes are said nobody is called any more.
+func TestLateAnswerAtTheEnd(t *testing.T) {
+	inBubble(t, func(w *world) {
+		names := newDirectoryService()
+		names.say(peerName, gatewayAddr)
+		release := names.hold(peerName)
+		gateway := w.site(gatewayAddr, 1, roadwarriors())
+		other := started()
+		other[0].Conn.Name, other[0].Conn.LocalID = "other", identity("bert@example.org")
+		client := w.site(clientAddr, 1, append(startedByName(), other...), names.use)
+		w.after(lookupTime / 2)
+		gateway.vanish() // so that the goodbye takes its time
+		time.AfterFunc(time.Second, release)
+		client.stop()
+		if n := len(client.begun()); n != 1 {
+			t.Errorf("%d calls", n)
+		}
+	})
+}
+
 // TestTerminatedWhileResolving: whoever waits for the tunnel is told.
 func TestTerminatedWhileResolving(t *testing.T) {
 	inBubble(t, func(w *world) {
@@ -342,7 +362,7 @@ func TestAnswersThatAreNone(t *testing.T) {
 		if to, err := l.addresses(t.Context(), &tunnel); err == nil || len(to) > 0 {
 			t.Errorf("%s: %v is called", none, to)
 		}
-		names.say(peerName, none, "::ffff:203.0.113.7", "203.0.113.7", "203.0.113.8")
+		names.say(peerName, none, "::ffff:203.0.113.7", "203.0.113.8", "203.0.113.7")
 		to, err := l.addresses(t.Context(), &tunnel)
 		if err != nil || fmt.Sprint(to) != "[203.0.113.7 203.0.113.8]" {
 			t.Errorf("beside %s: %v, %v", none, to, err)
