@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -40,20 +41,23 @@ type HalfOpen struct {
 
 // Connection is what is agreed with one peer, or with many alike.
 type Connection struct {
-	Name            string
-	LocalID         string       // see ParseIdentity
-	RemoteID        string       // see ParsePattern
-	LocalAddresses  []netip.Addr // where to call from; empty: any of Config.Addresses
-	RemoteAddresses []netip.Addr // where the peer is; empty: anywhere, and he calls
-	Proposals       []string     // see CheckIKEProposal
-	ESPProposals    []string     // see CheckESPProposal
-	Pools           []string     // names of those that the peer's virtual addresses come from
-	VirtualIPs      []netip.Addr // to ask the peer for; unspecified: any of that family
-	NATKeepalive    time.Duration
-	MTU             int // of the tunnel, 576 to 65535; 0: what suits the data plane
-	DPD             DPD
-	Child           Child
-	Start           bool // bring it up as soon as the gateway runs, and again after a failed handshake
+	Name           string
+	LocalID        string       // see ParseIdentity
+	RemoteID       string       // see ParsePattern
+	LocalAddresses []netip.Addr // where to call from; empty: any of Config.Addresses
+	// Hosts are where the peer is called, the first first; none: he calls. Unless
+	// one is a name he calls from those alone: a name is resolved at each of our
+	// calls, and pins nobody.
+	Hosts        []Host
+	Proposals    []string     // see CheckIKEProposal
+	ESPProposals []string     // see CheckESPProposal
+	Pools        []string     // names of those that the peer's virtual addresses come from
+	VirtualIPs   []netip.Addr // to ask the peer for; unspecified: any of that family
+	NATKeepalive time.Duration
+	MTU          int // of the tunnel, 576 to 65535; 0: what suits the data plane
+	DPD          DPD
+	Child        Child
+	Start        bool // bring it up as soon as the gateway runs, and again after a failed handshake
 }
 
 // DPD says when a silent peer is probed, and when he is dead.
@@ -100,6 +104,9 @@ type Secret struct {
 
 // Format keeps the key out of logs, whatever the verb.
 func (s Secret) Format(f fmt.State, _ rune) { _, _ = fmt.Fprintf(f, "[secret of %s]", s.ID) }
+
+// Host is an address, or a name that is resolved at each call.
+type Host = shard.Host
 
 // Identity is an identity as it goes over the wire.
 type Identity = sa.ID
@@ -196,9 +203,28 @@ func (c *Config) secrets() ([]sa.Secret, error) {
 	return out, nil
 }
 
+// pins are where the peer may call from; none: anywhere. What a name has today is
+// not what it has when he calls, and who forges DNS would say who may.
+func (c *Connection) pins() (only []netip.Addr) {
+	for _, h := range c.Hosts {
+		if h.Name != "" {
+			return nil
+		}
+		only = append(only, h.Addr)
+	}
+	return only
+}
+
+// named reports whether some host is a name.
+func (c *Config) named() bool {
+	return slices.ContainsFunc(c.Connections, func(in Connection) bool {
+		return slices.ContainsFunc(in.Hosts, func(h Host) bool { return h.Name != "" })
+	})
+}
+
 // conn is the part that the SAs need.
 func (c *Connection) conn(pools map[string]bool) (*sa.Conn, error) {
-	out := &sa.Conn{Name: c.Name, Remotes: c.RemoteAddresses, Pools: c.Pools, VIPs: c.VirtualIPs,
+	out := &sa.Conn{Name: c.Name, Remotes: c.pins(), Pools: c.Pools, VIPs: c.VirtualIPs,
 		NATKeepalive: c.NATKeepalive, MTU: c.MTU,
 		Backoff: sa.Backoff{Timeout: c.DPD.Timeout, Base: c.DPD.Base, Tries: c.DPD.Tries}}
 	if out.Backoff == (sa.Backoff{}) {
@@ -285,10 +311,10 @@ func (c *Connection) tunnel(conn *sa.Conn) (shard.Tunnel, error) {
 	if !ok {
 		return shard.Tunnel{}, fmt.Errorf("%q is no mode of DPD", c.DPD.Mode)
 	}
-	if c.Start && len(c.RemoteAddresses) == 0 {
+	if c.Start && len(c.Hosts) == 0 {
 		return shard.Tunnel{}, errors.New("it is to be started, but has no address to call")
 	}
-	return shard.Tunnel{Conn: conn, Locals: c.LocalAddresses, Start: c.Start,
-		Restart: c.DPD.Restart && len(c.RemoteAddresses) > 0,
+	return shard.Tunnel{Conn: conn, Hosts: c.Hosts, Locals: c.LocalAddresses, Start: c.Start,
+		Restart: c.DPD.Restart && len(c.Hosts) > 0,
 		DPD:     dpd.Config{Mode: mode, Delay: c.DPD.Delay, MaxSuppress: c.DPD.MaxSuppress}}, nil
 }

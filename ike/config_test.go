@@ -26,6 +26,7 @@ func TestBadConfig(t *testing.T) {
 		"for IKE, not for ESP":        func(c *Config) { c.Connections[0].ESPProposals = []string{"aes256gcm16-prfsha256"} },
 		"no mode of DPD":              func(c *Config) { c.Connections[0].DPD.Mode = "always" },
 		"no address to call":          func(c *Config) { c.Connections[0].Start = true },
+		"nothing resolves it":         func(c *Config) { c.Connections[0].Hosts = []Host{{Name: "vpn.example.org"}} },
 		"has no prefix":               func(c *Config) { c.Connections[0].Child.LocalTS = []Selector{{}} },
 		"stands alone": func(c *Config) {
 			c.Connections[0].Child.RemoteTS = make([]Selector, 2)
@@ -42,6 +43,29 @@ func TestBadConfig(t *testing.T) {
 		}
 		if err == nil || want == "" || !strings.Contains(err.Error(), want) {
 			t.Errorf("error %v, want %q", err, want)
+		}
+	}
+}
+
+// TestNamePinsNobody: addresses say where a peer may call from; beside a name
+// nothing does, since what it has today is not where he is tomorrow.
+func TestNamePinsNobody(t *testing.T) {
+	address, name := Host{Addr: gatewayAddr}, Host{Name: "vpn.example.org"}
+	for _, c := range []struct {
+		hosts []Host
+		want  string
+	}{{nil, "[]"}, {[]Host{address}, "[198.51.100.1]"}, {[]Host{name}, "[]"}, {[]Host{address, name}, "[]"}, {[]Host{name, address}, "[]"}} {
+		config := clientConfig()
+		config.Connections[0].Hosts = c.hosts
+		policy, tunnels, err := config.policy()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := fmt.Sprint(policy.Conns[0].Remotes); got != c.want {
+			t.Errorf("%v: he may call from %s, want %s", c.hosts, got, c.want)
+		}
+		if got := tunnels[0].Hosts; len(got) != len(c.hosts) {
+			t.Errorf("%v: %v are called", c.hosts, got)
 		}
 	}
 }

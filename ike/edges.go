@@ -1,9 +1,11 @@
 package ike
 
 import (
+	"context"
 	"errors"
 	"io"
 	"log/slog"
+	"net/netip"
 
 	"github.com/ikepulse/ikepulse/ike/internal/sa"
 	"github.com/ikepulse/ikepulse/ike/internal/shard"
@@ -37,7 +39,11 @@ type Edges struct {
 	AllocSPI func(shard int) func(now int64) (spi uint32, ok bool)
 	FreeSPI  func(shard int) func(spi uint32, now int64)
 	ESPShard func(spi uint32) int
-	Logger   *slog.Logger // nil: no logs
+	// Resolve gives the addresses of a host's name, in the order in which they
+	// are to be tried. It returns when ctx ends. Any goroutine calls it. It may be
+	// nil where no host is a name.
+	Resolve func(ctx context.Context, name string) ([]netip.Addr, error)
+	Logger  *slog.Logger // nil: no logs
 	// Clock reads CLOCK_BOOTTIME in nanoseconds. Any goroutine calls it.
 	Clock func() int64
 	// Rand is safe for concurrent use and never fails; nil: crypto/rand.

@@ -56,10 +56,13 @@ func New(c Config, e Edges) (*Gateway, error) {
 	if err != nil {
 		return nil, err
 	}
+	if e.Resolve == nil && c.named() {
+		return nil, errors.New("ike: a host is a name, and nothing resolves it")
+	}
 	g := &Gateway{hub: newHub(e.logger()), clock: e.Clock, began: e.Clock()}
 	conf := shard.Config{
 		Edges: shard.Edges{Tracker: e.Tracker, DataPlane: e.DataPlane, Sender: e.Sender, Store: e.Store,
-			AllocSPI: e.AllocSPI, FreeSPI: e.FreeSPI, ESPShard: e.ESPShard},
+			AllocSPI: e.AllocSPI, FreeSPI: e.FreeSPI, ESPShard: e.ESPShard, Resolve: e.Resolve},
 		Policy: policy, Tunnels: tunnels, Listen: c.Addresses,
 		IKEPort: orDefault(c.IKEPort, 500), NATTPort: orDefault(c.NATTPort, 4500), ForceEncap: c.ForceEncap,
 		HalfOpen: halfOpenTime, Limits: halfopen.Limits(c.HalfOpen).Auto(c.Capacity), Shards: c.Shards, MaxSAs: c.Capacity,

@@ -143,7 +143,7 @@ const testPSK = "a secret of the two, long enough"
 func clientConfig() Config {
 	return Config{Addresses: []netip.Addr{clientAddr}, Shards: 1, Capacity: 10,
 		Connections: []Connection{{Name: "home", LocalID: "anna@example.org", RemoteID: "vpn.example.org",
-			RemoteAddresses: []netip.Addr{gatewayAddr}, Proposals: []string{"aes256gcm16-prfsha256-x25519"},
+			Hosts: []Host{{Addr: gatewayAddr}}, Proposals: []string{"aes256gcm16-prfsha256-x25519"},
 			ESPProposals: []string{"aes256gcm16-esn"}, VirtualIPs: []netip.Addr{netip.IPv4Unspecified()}, DPD: DPD{Mode: "off"},
 			Child: Child{Name: "net", LocalTS: []Selector{{Dynamic: true}},
 				RemoteTS: []Selector{{Prefix: netip.MustParsePrefix("10.0.0.0/8"), ToPort: 65535}}}}},

@@ -283,6 +283,10 @@ func TestCheck(t *testing.T) {
 	gold("check-no-dpd", strings.ReplaceAll(goodConfig, "mode: idle", "mode: off"), nil)
 	gold("check-mtu", strings.NewReplacer("mode: idle, delay: 20s}", "mode: idle, delay: 20s}, mtu: 1180",
 		"    remote: {auth: psk, id: berlin", "    mtu: 8900\n    remote: {auth: psk, id: berlin").Replace(goodConfig), nil)
+	gold("check-names", strings.NewReplacer("[203.0.113.7]", "[berlin.example.org, 203.0.113.7, backup.example.org]",
+		"id: \"*@example.org\"", "id: anna.example.org, addresses: [anna.example.org]", "    pools: [office]\n", "",
+		"10.0.0.0/8]}}", "10.0.0.0/8], remote_ts: [10.21.0.0/16]}}",
+		"  - {id: vpn.example.org", "  - {id: anna.example.org, psk_file: a.psk}\n  - {id: vpn.example.org").Replace(goodConfig), nil)
 	gold("check-bad", strings.NewReplacer("delay: 20s", "dely: 20", "a.psk", "b.psk", "answer", "reply").Replace(goodConfig), nil)
 }
 

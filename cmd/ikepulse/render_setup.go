@@ -103,6 +103,7 @@ func renderChecked(w io.Writer, c checked) error {
 	p.line("capacity", "%s: %s of maps from the start, up to %s of records in /run", count(cfg.XDP.Capacity, "tunnel"),
 		size(c.memory.Maps), size(c.memory.Records))
 	p.mtus(cfg)
+	p.names(cfg)
 	p.probes(c.probes)
 	for i, f := range c.host {
 		if i == 0 {
@@ -158,6 +159,28 @@ func (p *page) mtus(cfg *config.Config) {
 			whose = count(len(names), "connection")
 		}
 		p.line("mtu", "%d inside the tunnels of %s; TCP's MSS is clamped to it", size, whose)
+	}
+}
+
+// names says when those of peers are resolved, and what they do not do.
+func (p *page) names(cfg *config.Config) {
+	named := 0
+	for _, c := range cfg.Connections {
+		names := c.Remote.Names()
+		if len(names) == 0 {
+			continue
+		}
+		if named++; named > maxNamed {
+			continue
+		}
+		when := "when ikepulse initiate calls"
+		if slices.ContainsFunc(c.Children, func(ch config.Child) bool { return ch.StartAction == "start" }) {
+			when = "at each call of"
+		}
+		p.line("names", "%s: resolved %s %s; a name pins nobody, so its peer may call from anywhere", strings.Join(names, ", "), when, c.Name)
+	}
+	if named > maxNamed {
+		p.line("names", "%s more likewise", count(named-maxNamed, "connection"))
 	}
 }
 

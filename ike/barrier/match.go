@@ -32,6 +32,11 @@ func marked(mark uint32) match {
 	return match{&expr.Meta{Key: expr.MetaKeyMARK, Register: 1}, equal(binary.NativeEndian.AppendUint32(nil, mark))}
 }
 
+// forSocketMarked is what arrives for a socket that has the mark.
+func forSocketMarked(mark uint32) match {
+	return match{&expr.Socket{Key: expr.SocketKeyMark, Register: 1}, equal(binary.NativeEndian.AppendUint32(nil, mark))}
+}
+
 func ofFamily(v4 bool) match {
 	family := byte(unix.NFPROTO_IPV6)
 	if v4 {

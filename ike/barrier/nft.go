@@ -11,13 +11,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// nft is a table of nftables with two chains, which drop: postrouting what goes
-// to a covered address by another interface than the TUN, prerouting what comes
-// from one so. Reverse path filtering has no part in it.
+// nft is a table of nftables with a chain for each direction: at postrouting for
+// what goes to a covered address by another interface than the TUN, at prerouting
+// for what comes from one so. Two more have what of that may pass, and drop the
+// rest: so a packet of others meets few rules. Reverse path filtering has no part
+// in it.
 type nft struct {
 	Options
 	conn   *nftables.Conn
 	listen []netip.Addr
+	// blind: the kernel cannot tell whose socket a packet is for (nft_socket).
+	blind  bool
 	second bool   // the table that stands is the one of the second name
 	set    *state // as of the last Set; nil: none yet
 }
@@ -70,30 +74,45 @@ func (f *nft) Concerns(e Event) bool {
 // the new rules and not yet the elements of their sets (tried on 6.18: one packet
 // in some hundred transactions came in).
 func (f *nft) Set(p *Plan) error {
+	err := f.replace(p)
+	if errors.Is(err, unix.ENOENT) && !f.blind {
+		f.blind = true
+		err = f.replace(p)
+	}
+	if err == nil {
+		f.set, err = f.look()
+	}
+	return err
+}
+
+func (f *nft) replace(p *Plan) error {
 	next := !f.second
 	t := f.table(next)
 	f.conn.AddTable(t) // so that there is one to delete
 	f.conn.DelTable(t)
 	f.conn.AddTable(t)
 	b := batch{f.conn, t, nil}
+	inCovered := f.conn.AddChain(&nftables.Chain{Name: "in_covered", Table: t})
+	outCovered := f.conn.AddChain(&nftables.Chain{Name: "out_covered", Table: t})
+	f.pass(&b, inCovered, outCovered, p)
+	b.drop(inCovered)
+	b.drop(outCovered)
 	in := b.chain("in", nftables.ChainHookPrerouting, beforeConntrack)
 	out := b.chain("out", nftables.ChainHookPostrouting, nftables.ChainPriorityFilter)
-	f.pass(&b, in, out, p)
+	for _, ours := range []string{f.TUN, "lo"} {
+		b.accept(in, interfaceName(expr.MetaKeyIIFNAME, ours))
+		b.accept(out, interfaceName(expr.MetaKeyOIFNAME, ours))
+	}
 	for _, v4 := range []bool{true, false} {
 		covered := b.ranges("covered"+suffix(v4), v4, p.Ranges(v4))
-		b.drop(in, inSet(covered, v4, true))
-		b.drop(out, inSet(covered, v4, false))
+		b.judge(in, inCovered, inSet(covered, v4, true))
+		b.judge(out, outCovered, inSet(covered, v4, false))
 	}
 	if err := errors.Join(b.err, f.conn.Flush()); err != nil {
 		return fmt.Errorf("nftables: %w", err)
 	}
 	f.second = next
-	if err := f.delete(!next); err != nil {
-		return err
-	}
-	now, err := f.look()
-	f.set = now
-	return err
+	return f.delete(!next)
 }
 
 // beforeConntrack spares it what is dropped anyway.
@@ -118,11 +137,10 @@ var pathErrors = map[bool][]byte{true: {3, 11, 12}, false: {1, 2, 3, 4}}
 // pass has the rules for what is not the tunnel's, though it has a covered
 // address.
 func (f *nft) pass(b *batch, in, out *nftables.Chain, p *Plan) {
-	b.accept(in, interfaceName(expr.MetaKeyIIFNAME, f.TUN))
-	b.accept(in, interfaceName(expr.MetaKeyIIFNAME, "lo"))
-	b.accept(out, interfaceName(expr.MetaKeyOIFNAME, f.TUN))
-	b.accept(out, interfaceName(expr.MetaKeyOIFNAME, "lo"))
 	b.accept(out, marked(f.Mark))
+	if !f.blind { // name servers answer what the gateway itself asks
+		b.accept(in, forSocketMarked(f.Mark))
+	}
 	for _, v4 := range []bool{true, false} {
 		f.passOuter(b, in, v4)
 		client, server := uint16(dhcpClient), uint16(dhcpServer)
@@ -183,10 +201,14 @@ func (b *batch) accept(c *nftables.Chain, all ...match) {
 	b.conn.AddRule(&nftables.Rule{Table: b.table, Chain: c, Exprs: append(matching(all...), &expr.Verdict{Kind: expr.VerdictAccept})})
 }
 
+// judge leaves a packet to another chain for good.
+func (b *batch) judge(c, to *nftables.Chain, all ...match) {
+	b.conn.AddRule(&nftables.Rule{Table: b.table, Chain: c, Exprs: append(matching(all...), &expr.Verdict{Kind: expr.VerdictGoto, Chain: to.Name})})
+}
+
 // drop counts, too: nft list table shows how much would have leaked.
-func (b *batch) drop(c *nftables.Chain, all ...match) {
-	b.conn.AddRule(&nftables.Rule{Table: b.table, Chain: c,
-		Exprs: append(matching(all...), &expr.Counter{}, &expr.Verdict{Kind: expr.VerdictDrop})})
+func (b *batch) drop(c *nftables.Chain) {
+	b.conn.AddRule(&nftables.Rule{Table: b.table, Chain: c, Exprs: []expr.Any{&expr.Counter{}, &expr.Verdict{Kind: expr.VerdictDrop}}})
 }
 
 // ranges makes a set of addresses. Its elements go by some at a time: the length
@@ -268,7 +290,7 @@ func (f *nft) look() (*state, error) {
 
 func (f *nft) contents(t *nftables.Table) (*state, error) {
 	s := &state{rules: map[string][]uint64{}, elements: map[string]int{}}
-	for _, name := range []string{"in", "out"} {
+	for _, name := range []string{"in", "in_covered", "out", "out_covered"} {
 		rules, err := f.conn.GetRules(t, &nftables.Chain{Name: name, Table: t})
 		if err != nil && !errors.Is(err, unix.ENOENT) {
 			return nil, fmt.Errorf("nftables: chain %s: %w", name, err)

@@ -123,18 +123,24 @@ func exempt(c *net.UDPConn, local netip.Addr) error {
 	if err != nil {
 		return err
 	}
-	if e := raw.Control(func(fd uintptr) { err = setBypass(int(fd), local) }); e != nil {
+	if e := raw.Control(func(fd uintptr) { err = bypass(int(fd), local) }); e != nil {
 		return e
 	}
+	return err
+}
+
+func bypass(fd int, a netip.Addr) error {
+	err := setBypass(fd, a)
 	if errors.Is(err, unix.ENOPROTOOPT) || errors.Is(err, unix.EOPNOTSUPP) {
 		return nil
 	}
 	return err
 }
 
-func setBypass(fd int, local netip.Addr) error {
+// setBypass is for a socket of the address's family.
+func setBypass(fd int, a netip.Addr) error {
 	family, level, option := unix.AF_INET, unix.IPPROTO_IP, unix.IP_XFRM_POLICY
-	if network(local) == "udp6" {
+	if network(a) == "udp6" {
 		family, level, option = unix.AF_INET6, unix.IPPROTO_IPV6, unix.IPV6_XFRM_POLICY
 	}
 	const in, out = 0, 1 // XFRM_POLICY_IN, XFRM_POLICY_OUT

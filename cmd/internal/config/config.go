@@ -101,9 +101,46 @@ type Connection struct {
 type Party struct {
 	Auth string // "psk"
 	ID   ID     // the local one is never a pattern
-	// Addresses: local: some of Listen.Addresses, empty for any of them;
-	// remote: where to initiate to, and empty if the peer always initiates.
-	Addresses []netip.Addr
+	// Addresses: local: some of Listen.Addresses, empty for any of them; remote:
+	// where to initiate to, and empty if the peer always initiates. Only a remote
+	// one may be a name.
+	Addresses []Host
+}
+
+// Host is an address, or a name that is resolved whenever it is called.
+type Host struct {
+	Addr netip.Addr
+	Name string // "": Addr
+}
+
+func (h Host) String() string {
+	if h.Name != "" {
+		return h.Name
+	}
+	return h.Addr.String()
+}
+
+// MarshalText gives the host as a config file has it.
+func (h Host) MarshalText() ([]byte, error) { return []byte(h.String()), nil }
+
+// Literal are the addresses that stand in the file.
+func (p *Party) Literal() (out []netip.Addr) {
+	for _, h := range p.Addresses {
+		if h.Name == "" {
+			out = append(out, h.Addr)
+		}
+	}
+	return out
+}
+
+// Names are those that the addresses of a name are asked for.
+func (p *Party) Names() (out []string) {
+	for _, h := range p.Addresses {
+		if h.Name != "" {
+			out = append(out, h.Name)
+		}
+	}
+	return out
 }
 
 // DPD says when a silent peer is probed, and when it is dead.

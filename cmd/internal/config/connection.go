@@ -207,7 +207,7 @@ var localKeys = block[Party]{
 			p.ID = id
 		}
 	}},
-	{name: "addresses", read: func(p *Party, v value) { p.Addresses = v.addresses(maxListen, v.l.goodLocalAddress) }},
+	{name: "addresses", read: (*Party).readLocalAddresses},
 	{name: "certs", refuse: notYet},
 	{name: "cert", refuse: notYet},
 	{name: "eap_id", refuse: notYet},
@@ -221,11 +221,18 @@ var remoteKeys = block[Party]{
 			v.l.peers = append(v.l.peers, peer{id: id, at: v.pos()})
 		}
 	}},
-	{name: "addresses", read: func(p *Party, v value) { p.Addresses = v.addresses(maxListen, v.l.goodRemoteAddress) }},
+	{name: "addresses", read: func(p *Party, v value) { p.Addresses = distinct(v, maxListen, value.host) }},
 	{name: "certs", refuse: notYet},
 	{name: "cert", refuse: notYet},
 	{name: "cacerts", refuse: notYet},
 	{name: "eap_id", refuse: notYet},
+}
+
+func (p *Party) readLocalAddresses(v value) {
+	p.Addresses = nil
+	for _, a := range v.addresses(maxListen, v.l.goodLocalAddress) {
+		p.Addresses = append(p.Addresses, Host{Addr: a})
+	}
 }
 
 func (p *Party) readAuth(v value) {

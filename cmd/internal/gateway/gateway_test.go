@@ -38,7 +38,7 @@ connections:
       net: {local_ts: ["10.0.0.0/8[6/443]"], remote_ts: [dynamic], esp_proposals: [aes256gcm16-esn]}
   berlin:
     local: {auth: psk, id: "keyid:#ff00"}
-    remote: {auth: psk, id: berlin.example.org, addresses: [203.0.113.7]}
+    remote: {auth: psk, id: berlin.example.org, addresses: [vpn.example.org, 203.0.113.7]}
     vips: ["0.0.0.0"]
     children: {lan: {local_ts: [10.0.0.0/8], remote_ts: [10.20.0.0/16], start_action: start}}
 pools:
@@ -80,7 +80,7 @@ func TestConfig(t *testing.T) {
 				Child: ike.Child{Name: "net", RemoteTS: []ike.Selector{{Dynamic: true, ToPort: 65535}},
 					LocalTS: []ike.Selector{{Prefix: netip.MustParsePrefix("10.0.0.0/8"), Protocol: 6, FromPort: 443, ToPort: 443}}}},
 			{Name: "berlin", LocalID: "keyid:#ff00", RemoteID: "berlin.example.org",
-				RemoteAddresses: []netip.Addr{netip.MustParseAddr("203.0.113.7")}, VirtualIPs: []netip.Addr{netip.IPv4Unspecified()},
+				Hosts: []ike.Host{{Name: "vpn.example.org"}, {Addr: netip.MustParseAddr("203.0.113.7")}}, VirtualIPs: []netip.Addr{netip.IPv4Unspecified()},
 				Proposals: config.DefaultProposals, ESPProposals: config.DefaultESPProposals, NATKeepalive: 20 * time.Second,
 				DPD: ike.DPD{Mode: "idle", Delay: 30 * time.Second, MaxSuppress: 10 * time.Minute, Timeout: 4 * time.Second, Base: 1.8, Tries: 5},
 				Child: ike.Child{Name: "lan", LocalTS: []ike.Selector{{Prefix: netip.MustParsePrefix("10.0.0.0/8"), ToPort: 65535}},

@@ -146,7 +146,7 @@ func covers(c *config.Config) barrier.Config {
 	}
 	for i := range c.Connections {
 		conn := &c.Connections[i]
-		out.Peers = append(out.Peers, conn.Remote.Addresses...)
+		out.Peers = append(out.Peers, conn.Remote.Literal()...)
 		for _, ch := range conn.Children {
 			out.Tunnels = append(out.Tunnels, barrier.Tunnel{Name: conn.Name, Local: fixed(ch.LocalTS), Remote: fixed(ch.RemoteTS)})
 		}

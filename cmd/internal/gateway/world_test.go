@@ -161,7 +161,7 @@ func (w *world) peersConfig() ike.Config {
 		Secrets: []ike.Secret{{ID: "vpn.example.org", PSK: []byte(worldPSK)}}}
 	for _, t := range w.tunnels {
 		conf.Connections = append(conf.Connections, ike.Connection{Name: t.identity, LocalID: t.identity, RemoteID: "vpn.example.org",
-			LocalAddresses: []netip.Addr{t.tuple.Peer.Addr()}, RemoteAddresses: []netip.Addr{gatewayAddr},
+			LocalAddresses: []netip.Addr{t.tuple.Peer.Addr()}, Hosts: []ike.Host{{Addr: gatewayAddr}},
 			Proposals: config.DefaultProposals, ESPProposals: config.DefaultESPProposals,
 			VirtualIPs: []netip.Addr{netip.IPv4Unspecified()}, DPD: ike.DPD{Mode: "off"},
 			Child: ike.Child{Name: "net", LocalTS: []ike.Selector{{Dynamic: true}},

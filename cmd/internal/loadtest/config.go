@@ -67,7 +67,7 @@ func (c *Config) ike() ike.Config {
 		from := n % len(c.Sources)
 		out.Connections = append(out.Connections, ike.Connection{
 			Name: name(n), LocalID: c.IdentityOf(n), RemoteID: c.GatewayID,
-			LocalAddresses: c.Sources[from : from+1], RemoteAddresses: []netip.Addr{c.Gateway},
+			LocalAddresses: c.Sources[from : from+1], Hosts: []ike.Host{{Addr: c.Gateway}},
 			Proposals: c.Proposals, ESPProposals: c.ESP, VirtualIPs: virtual, DPD: ike.DPD{Mode: "off"},
 			Child: ike.Child{Name: "loadtest", LocalTS: []ike.Selector{{Dynamic: true}},
 				RemoteTS: []ike.Selector{{Prefix: c.Remote, ToPort: 65535}}},

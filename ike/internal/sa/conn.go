@@ -14,7 +14,7 @@ type Conn struct {
 	Name      string
 	LocalID   ID
 	RemoteID  Pattern
-	Remotes   []netip.Addr // where the peer may come from, and where we call; empty = anywhere
+	Remotes   []netip.Addr // where the peer may come from; empty = anywhere
 	Proposals []suite.Proposal
 	Child     ChildConfig
 	Pools     []string     // a responder leases from these

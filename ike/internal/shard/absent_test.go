@@ -96,13 +96,13 @@ func TestPathTo(t *testing.T) {
 	}{{nil, a}, {[]netip.Addr{a}, b}, {[]netip.Addr{b}, a}, {[]netip.Addr{a, b}, a}} {
 		g := Group{}
 		g.absent.Store(&x.absent)
-		path, err := c.pathTo(&t4, 0, g.isAbsent)
+		path, err := c.pathTo(&t4, netip.MustParseAddr(gatewayAddr), g.isAbsent)
 		if err != nil || path.Local.Addr() != x.want {
 			t.Errorf("absent %v: from %v, %v, want %v", x.absent, path.Local, err, x.want)
 		}
 	}
 	c.Listen = []netip.Addr{v6}
-	if _, err := c.pathTo(&t4, 0, new(Group).isAbsent); err != errNoLocal {
+	if _, err := c.pathTo(&t4, netip.MustParseAddr(gatewayAddr), new(Group).isAbsent); err != errNoLocal {
 		t.Errorf("%v", err)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/ikepulse/ikepulse/ike/internal/mono"
@@ -22,7 +23,9 @@ type dialer struct {
 	anew    bool // call again as soon as the SA has gone
 	kept    bool // a person has ended it: it stays down until he says so
 	tries   int  // calls in a row that brought no tunnel which lasted
-	turn    int  // of the peer's addresses
+	asking  bool // the peer's names are being resolved
+	called  netip.Addr
+	tried   []netip.Addr // of the peer's, since all have been
 	lastErr error
 	waiting []chan<- error // who asked for the tunnel
 
@@ -141,18 +144,70 @@ func (ds *dialers) call(now mono.Time, t *Tunnel, wait chan<- error) {
 	}
 }
 
-// dial begins a handshake.
+// dial begins a handshake, or has the names resolved first that stand in its way.
 func (ds *dialers) dial(now mono.Time, d *dialer) {
 	s := ds.shard
-	path, err := s.conf.pathTo(d.tunnel, d.turn, s.group.isAbsent)
 	switch {
 	case s.closing != nil:
 		d.answer(errClosing)
-		return
+	case d.asking: // it goes on when the answer comes
+	case named(d.tunnel):
+		d.asking = true
+		s.group.lookups.ask(s, d)
+	case len(d.tunnel.Hosts) == 0:
+		ds.putOff(now, d, errNoRemote)
+	default:
+		ds.dialOne(now, d, addressesOf(d.tunnel))
+	}
+}
+
+// resolved goes on with a call whose names have been resolved, if it is still
+// wanted: meanwhile the peer may have called us, or a person have ended it.
+func (ds *dialers) resolved(now mono.Time, d *dialer, to []netip.Addr, err error) {
+	d.asking = false
+	switch {
+	case ds.shard.closing != nil:
+		d.answer(errClosing)
+	case d.kept:
+		d.answer(errTerminated)
+	case len(d.waiting) == 0 && ds.shard.group.carriers[d.tunnel.Conn.Index].Load() > 0:
 	case err != nil:
-		d.answer(err)
-		d.why = err.Error()
-		ds.later(now, d)
+		ds.putOff(now, d, err)
+	default:
+		ds.cancel(d) // what was due meanwhile is this
+		ds.dialOne(now, d, to)
+	}
+}
+
+// putOff takes note that there is nobody to call now.
+func (ds *dialers) putOff(now mono.Time, d *dialer, err error) {
+	d.answer(err)
+	d.why = err.Error()
+	ds.later(now, d)
+}
+
+// pick is the first of the peer's addresses that has not been tried since all
+// have been.
+func (d *dialer) pick(to []netip.Addr) netip.Addr {
+	d.tried = slices.DeleteFunc(d.tried, func(a netip.Addr) bool { return !slices.Contains(to, a) })
+	next := slices.IndexFunc(to, func(a netip.Addr) bool { return !slices.Contains(d.tried, a) })
+	if next < 0 {
+		d.tried, next = nil, 0
+	}
+	d.called = to[next]
+	return d.called
+}
+
+// miss takes note that it is the turn of another address.
+func (d *dialer) miss() { d.tried = append(d.tried, d.called) }
+
+// dialOne begins a handshake with one of the peer's addresses, of which there is
+// at least one.
+func (ds *dialers) dialOne(now mono.Time, d *dialer, to []netip.Addr) {
+	s := ds.shard
+	path, err := s.conf.pathTo(d.tunnel, d.pick(to), s.group.isAbsent)
+	if err != nil {
+		ds.putOff(now, d, err)
 		return
 	}
 	e := &entry{sa: sa.NewInitiator(&s.env, s.newSPI(), d.tunnel.Conn, path), dial: d}
@@ -163,19 +218,20 @@ func (ds *dialers) dial(now mono.Time, d *dialer) {
 	s.do(now, e, sa.Initiate{})
 }
 
-// pathTo is where to call a connection's peer the nth time: its addresses take
-// turns. We call from the first of ours that is here, else from the first.
-func (c *Config) pathTo(t *Tunnel, n int, absent func(netip.Addr) bool) (path sa.Path, err error) {
-	remotes, locals := t.Conn.Remotes, t.Locals
-	if len(remotes) == 0 {
-		return sa.Path{}, errNoRemote
+// from are our addresses that a tunnel may be called from.
+func (c *Config) from(t *Tunnel) []netip.Addr {
+	if len(t.Locals) == 0 {
+		return c.Listen
 	}
-	if len(locals) == 0 {
-		locals = c.Listen
-	}
-	remote := remotes[n%len(remotes)].Unmap()
+	return t.Locals
+}
+
+// pathTo is how to call a connection's peer at an address: from the first of
+// ours that is here, else from the first.
+func (c *Config) pathTo(t *Tunnel, remote netip.Addr, absent func(netip.Addr) bool) (path sa.Path, err error) {
+	remote = remote.Unmap()
 	err = errNoLocal
-	for _, local := range locals {
+	for _, local := range c.from(t) {
 		if local.Unmap().Is4() != remote.Is4() || err == nil && absent(local) {
 			continue
 		}
@@ -241,7 +297,7 @@ func (ds *dialers) hungUp(now mono.Time, e *entry) {
 		ds.fallen(now, d, now.Sub(e.sa.Created()), e.reason)
 		return
 	}
-	d.turn++
+	d.miss()
 	ds.later(now, d)
 }
 
@@ -255,7 +311,7 @@ func (ds *dialers) fallen(now mono.Time, d *dialer, lasted time.Duration, reason
 		d.tries = 0
 	}
 	if lasted < lasting || reason == sa.PeerDead {
-		d.turn++
+		d.miss()
 	}
 	switch reason {
 	case sa.ProtocolError, sa.LocalFailure:
@@ -333,7 +389,7 @@ func (ds *dialers) terminate(m Match) (idle int) {
 		if m != "*" && string(m) != d.tunnel.Conn.Name {
 			continue
 		}
-		if d.dueAt != 0 && ds.shard.table.bySPI[d.spi] == nil && !d.kept {
+		if (d.dueAt != 0 || d.asking) && ds.shard.table.bySPI[d.spi] == nil && !d.kept {
 			idle++
 		}
 		ds.terminated(d)

@@ -1,6 +1,7 @@
 package shard
 
 import (
+	"context"
 	"net/netip"
 
 	"github.com/ikepulse/ikepulse/ike/internal/sa"
@@ -77,4 +78,8 @@ type Edges struct {
 	FreeSPI  func(shard int) func(spi uint32, now int64)
 	// ESPShard tells whose an inbound SPI is. Any goroutine calls it.
 	ESPShard func(spi uint32) int
+	// Resolve gives the addresses of a host's name, in the order in which they
+	// are to be tried. It may take its time, but returns when ctx ends. Any
+	// goroutine but a loop calls it. It may be nil where no host is a name.
+	Resolve func(ctx context.Context, name string) ([]netip.Addr, error)
 }

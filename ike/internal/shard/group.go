@@ -60,6 +60,7 @@ type Config struct {
 // Tunnel is what the loops know of a connection beside what its SAs do.
 type Tunnel struct {
 	Conn    *sa.Conn
+	Hosts   []Host       // where to call, the first first
 	Locals  []netip.Addr // where to call from; empty: any of Listen
 	DPD     dpd.Config
 	Start   bool // call as soon as the gateway runs
@@ -73,6 +74,7 @@ type Group struct {
 	shards    []*Shard
 	directory *directory
 	workers   *workers
+	lookups   *lookups
 	gate      gate
 	absent    atomic.Pointer[[]netip.Addr] // of our addresses; nil: none
 
@@ -99,6 +101,7 @@ func NewGroup(c Config) (*Group, error) {
 	if g.directory, err = newDirectory(c.Pools); err != nil {
 		return nil, err
 	}
+	g.lookups = newLookups(&g.conf)
 	g.shards = make([]*Shard, c.Shards)
 	for i := range g.shards {
 		g.shards[i] = newShard(g, i)
@@ -117,6 +120,9 @@ func (g *Group) Run(ctx context.Context) {
 	servants.Go(func() { g.watch(served) })
 	for range g.conf.Workers {
 		servants.Go(func() { g.workers.run(served) })
+	}
+	for range g.lookups.most() {
+		servants.Go(func() { g.lookups.run(served) })
 	}
 	for _, s := range g.shards {
 		loops.Go(s.run) // ends after beginClosing

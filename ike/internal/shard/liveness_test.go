@@ -305,9 +305,9 @@ func TestInitiateFails(t *testing.T) {
 		w.site(gatewayAddr, 1, roadwarriors())
 		conns := home("anna@example.org")
 		nowhere := home("bert@example.org")
-		nowhere[0].Conn.Name, nowhere[0].Conn.Remotes = "nowhere", nil
+		nowhere[0].Conn.Name, nowhere[0].Hosts = "nowhere", nil
 		six := home("cleo@example.org")
-		six[0].Conn.Name, six[0].Conn.Remotes = "six", []netip.Addr{netip.MustParseAddr("2001:db8::1")}
+		six[0].Conn.Name, six[0].Hosts = "six", []Host{{Addr: netip.MustParseAddr("2001:db8::1")}}
 		wrong := home("dora@example.net")
 		wrong[0].Conn.Name = "wrong"
 		client := w.site(clientAddr, 2, slices.Concat(conns, nowhere, six, wrong))

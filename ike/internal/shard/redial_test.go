@@ -155,7 +155,7 @@ func TestOtherAddressesTakeTurns(t *testing.T) {
 		const second = "198.51.100.2"
 		first, backup := w.site(gatewayAddr, 1, roadwarriors()), w.site(second, 1, roadwarriors())
 		conns := started()
-		conns[0].Conn.Remotes = append(conns[0].Conn.Remotes, netip.MustParseAddr(second))
+		conns[0].Hosts = append(conns[0].Hosts, Host{Addr: netip.MustParseAddr(second)})
 		client := w.site(clientAddr, 1, conns)
 		w.after(2 * time.Minute)
 		first.vanish()

@@ -89,7 +89,7 @@ func mirror(t *testing.T, name, local, remote, at string) []Tunnel {
 	conn := *c.Conn
 	conn.Name, conn.LocalID, conn.RemoteID = name, identity(local), pattern(remote)
 	conn.Remotes, conn.Pools, conn.Child.Local = []netip.Addr{netip.MustParseAddr(at)}, nil, nil
-	c.Conn = &conn
+	c.Conn, c.Hosts = &conn, []Host{{Addr: netip.MustParseAddr(at)}}
 	return []Tunnel{c}
 }
 

@@ -228,7 +228,7 @@ func roadwarriors() []Tunnel {
 
 // home is a client's connection.
 func home(who string) []Tunnel {
-	return []Tunnel{{DPD: dpd.Config{Mode: dpd.Off}, Conn: &sa.Conn{Name: "home", LocalID: identity(who),
+	return []Tunnel{{DPD: dpd.Config{Mode: dpd.Off}, Hosts: []Host{{Addr: netip.MustParseAddr(gatewayAddr)}}, Conn: &sa.Conn{Name: "home", LocalID: identity(who),
 		RemoteID: pattern("vpn.example.org"), Remotes: []netip.Addr{netip.MustParseAddr(gatewayAddr)},
 		Proposals: ikeProposals("aes256gcm16-prfsha256-x25519"),
 		Child:     sa.ChildConfig{Name: "net", Proposals: espProposals("aes256gcm16-esn"), Remote: []wire.Selector{prefix("10.0.0.0/8")}},
