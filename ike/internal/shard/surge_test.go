@@ -33,7 +33,7 @@ func (w *world) crowd(clients, perAddress int) *site {
 		conn := *base.Conn
 		conn.Name, conn.LocalID = fmt.Sprintf("client%d", i), identity(fmt.Sprintf("client%d@example.org", i))
 		conn.Backoff.Tries = 9 // patient, since the network is bad
-		conns = append(conns, Tunnel{DPD: dpd.Config{Mode: dpd.Off}, Conn: &conn, Locals: addrs[len(addrs)-1:]})
+		conns = append(conns, Tunnel{DPD: dpd.Config{Mode: dpd.Off}, Hosts: base.Hosts, Conn: &conn, Locals: addrs[len(addrs)-1:]})
 	}
 	s := w.site(addrs[0].String(), 4, conns, func(c *Config) { c.Listen, c.MaxSAs, c.Workers = addrs, clients, 2 })
 	w.mu.Lock()
