@@ -14,7 +14,7 @@ import (
 )
 
 // branchAddr is the outer address of the branch, behind the router that is a NAT
-// for others.
+// for others, and a second one.
 var branchAddr = netip.MustParseAddr("203.0.113.7")
 
 // branch is a strongSwan that has the covered address behind it, and no barrier
@@ -22,6 +22,7 @@ var branchAddr = netip.MustParseAddr("203.0.113.7")
 type branch struct {
 	*forged
 	ns     *lab.Namespace
+	far    *lab.Namespace // the router next to it
 	dir    string
 	daemon *charon.Daemon
 }
@@ -72,26 +73,13 @@ secrets {
 }
 `
 
-// newBranch links the branch to the router, which translates nothing for it.
-func newBranch(t *testing.T) *branch {
+// newBranch makes one at the end of a path of that MTU, on which nothing is
+// translated.
+func newBranch(t *testing.T, mtu int) *branch {
 	t.Helper()
 	require.Have(t, "strongswan")
 	b := &branch{forged: newForged(t), dir: t.TempDir()}
-	var err error
-	if b.ns, err = b.lab.Namespace("branch"); err != nil {
-		t.Fatal(err)
-	}
-	router := netip.MustParseAddr("203.0.113.254")
-	err = lab.Connect(lab.End{Namespace: b.ns, Name: "b0", Addresses: []netip.Prefix{netip.PrefixFrom(branchAddr, 24)}},
-		lab.End{Namespace: b.NAT, Name: "b0", Addresses: []netip.Prefix{netip.PrefixFrom(router, 24)}})
-	if err == nil {
-		err = errors.Join(b.Masq.Remove(),
-			b.ns.Address("lo", netip.PrefixFrom(covered, 32)),
-			b.ns.Route(netip.MustParsePrefix("0.0.0.0/0"), router),
-			b.NAT.Route(netip.PrefixFrom(covered, 32), branchAddr),
-			b.NAT.Route(netip.PrefixFrom(inner, 32), lab.GatewayAddr))
-	}
-	if err != nil {
+	if err := errors.Join(b.Masq.Remove(), b.lay(mtu)); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
@@ -100,6 +88,34 @@ func newBranch(t *testing.T) *branch {
 		}
 	})
 	return b
+}
+
+// lay links the branch to the NAT.
+func (b *branch) lay(mtu int) (err error) {
+	if b.far, err = b.lab.Namespace("far router"); err != nil {
+		return err
+	}
+	if b.ns, err = b.lab.Namespace("branch"); err != nil {
+		return err
+	}
+	everywhere, site := netip.MustParsePrefix("0.0.0.0/0"), netip.MustParsePrefix("10.99.0.0/24")
+	nat, far, router := netip.MustParsePrefix("198.19.0.1/24"), netip.MustParsePrefix("198.19.0.2/24"), netip.MustParsePrefix("203.0.113.254/24")
+	err = lab.Connect(lab.End{Namespace: b.NAT, Name: "n1", Addresses: []netip.Prefix{nat}, MTU: mtu},
+		lab.End{Namespace: b.far, Name: "r0", Addresses: []netip.Prefix{far}, MTU: mtu})
+	if err == nil {
+		err = lab.Connect(lab.End{Namespace: b.far, Name: "r1", Addresses: []netip.Prefix{router}},
+			lab.End{Namespace: b.ns, Name: "b0", Addresses: []netip.Prefix{netip.PrefixFrom(branchAddr, 24)}})
+	}
+	if err != nil {
+		return err
+	}
+	return errors.Join(
+		b.far.Sysctl("net/ipv4/ip_forward", "1"),
+		b.NAT.Route(router, far.Addr()), b.NAT.Route(site, far.Addr()),
+		b.NAT.Route(netip.PrefixFrom(inner, 24), lab.GatewayAddr),
+		b.far.Route(everywhere, nat.Addr()), b.far.Route(site, branchAddr),
+		b.ns.Route(everywhere, router.Addr()),
+		b.ns.Address("lo", netip.PrefixFrom(covered, 32)))
 }
 
 // open starts the branch's strongSwan.
@@ -112,6 +128,17 @@ func (b *branch) open() {
 	if err != nil {
 		b.t.Fatal(err)
 	}
+}
+
+// up waits until the tunnel is, and nothing is wrong.
+func (b *branch) up() {
+	b.t.Helper()
+	b.await("the tunnel is up", func() error {
+		if st, code := b.status(b.Gateway); code != 0 || st.Daemon == nil || st.IKE.Up != 1 {
+			return fmt.Errorf("%+v", st.Problems)
+		}
+		return nil
+	})
 }
 
 // talkPort is where both ends of a talk are.
@@ -177,13 +204,13 @@ func (k *talk) end(when string) (tried int) {
 	out, in := 0, 0
 	for _, f := range frames {
 		_, _, payload, _ := f.UDP()
-		switch {
-		case f.Outgoing:
+		if f.Outgoing {
 			out++
-		case heard[lab.ChatNumber(payload)]:
+			continue
+		}
+		tried++
+		if heard[lab.ChatNumber(payload)] {
 			in++
-		default:
-			tried++
 		}
 	}
 	if out != 0 || in != 0 {
@@ -195,18 +222,9 @@ func (k *talk) end(when string) (tried int) {
 // TestTunnelEnds: however a tunnel to a site ends, nothing of what goes on in it
 // leaves in the clear nor comes in so, and it goes on when the tunnel is back.
 func TestTunnelEnds(t *testing.T) {
-	b := newBranch(t)
+	b := newBranch(t, 0)
 	b.open()
 	gw := b.run(b.Gateway, "--config", b.write("gateway.yaml", branchConfig))
-	up := func() {
-		t.Helper()
-		b.await("the tunnel is up", func() error {
-			if st, code := b.status(b.Gateway); code != 0 || st.Daemon == nil || st.IKE.Up != 1 {
-				return fmt.Errorf("%+v", st.Problems)
-			}
-			return nil
-		})
-	}
 	down := func() {
 		t.Helper()
 		b.await("the tunnel is down", func() error {
@@ -216,7 +234,7 @@ func TestTunnelEnds(t *testing.T) {
 			return nil
 		})
 	}
-	up()
+	b.up()
 	for _, end := range []struct {
 		name string
 		do   func()
@@ -242,7 +260,7 @@ func TestTunnelEnds(t *testing.T) {
 			down()
 			time.Sleep(500 * time.Millisecond)
 			end.back()
-			up()
+			b.up()
 			k.moves("after " + end.name)
 		})
 		if tried := k.end(end.name); tried == 0 {
