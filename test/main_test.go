@@ -1,14 +1,13 @@
 package test
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"sync"
 	"testing"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/ikepulse/ikepulse/test/lab"
 )
@@ -32,25 +31,12 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(code)
 	}
-	if err := enter(); err != nil {
+	if err := errors.Join(lab.Enter(), lab.OwnTemp()); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
 	isolated = true
 	os.Exit(m.Run())
-}
-
-// enter makes the namespaces ours. Temporary files stand on a tmpfs of our own,
-// but not below /run, which every strongSwan gets to itself.
-func enter() error {
-	if err := lab.Enter(); err != nil {
-		return err
-	}
-	const dir = "/mnt"
-	if err := unix.Mount("tmpfs", dir, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=755"); err != nil {
-		return fmt.Errorf("mount tmpfs on %s: %w", dir, err)
-	}
-	return os.Setenv("TMPDIR", dir)
 }
 
 // product builds the product, once.

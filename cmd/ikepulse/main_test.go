@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"testing"
@@ -18,7 +19,7 @@ func TestMain(m *testing.M) {
 		os.Exit(program())
 	}
 	if lab.Isolated() {
-		if err := lab.Enter(); err != nil {
+		if err := errors.Join(lab.Enter(), lab.OwnTemp()); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}

@@ -63,6 +63,9 @@ func (d *daemon) problems(st *Status) []string {
 	if p := d.slotProblem(st, bootTime()); p != "" {
 		add("%s", p)
 	}
+	if p := d.storeProblem(); p != "" {
+		add("%s", p)
+	}
 	if h := &st.IKE.Handshakes; h.HalfOpen >= h.Max {
 		add("all %d handshakes that there may be at once are under way: who comes now has no answer; half_open.max allows more", h.Max)
 	}

@@ -17,6 +17,7 @@ import (
 
 	"github.com/ikepulse/ikepulse/cmd/internal/config"
 	"github.com/ikepulse/ikepulse/cmd/internal/control"
+	"github.com/ikepulse/ikepulse/cmd/internal/records"
 	"github.com/ikepulse/ikepulse/ike"
 	"github.com/ikepulse/ikepulse/ike/tun"
 	"github.com/ikepulse/ikepulse/ike/udp"
@@ -38,7 +39,8 @@ type daemon struct {
 	Options
 	closers []func() error
 
-	store      ike.Store
+	store      ike.Store        // nil: no records are kept
+	records    *records.Store   // the same, or nil
 	xdp        *loader.Instance // nil: the gateway goes without, and noXDP says why
 	noXDP      error
 	ledger     ledger      // of inbound SPIs, in the maps or in our own memory

@@ -3,6 +3,7 @@ package gateway
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 
@@ -34,11 +35,23 @@ func (d *daemon) openStore(context.Context) error {
 	if err := lockableRecords(d.Config); err != nil {
 		d.Log.Warn("records may be written to a swap device: they hold keys", "error", err)
 	}
-	d.store = store
+	d.store, d.records = store, store
 	// What is left in it are SAs whose end was not announced: nothing that
 	// the next run could use.
 	d.own(func() error { return errors.Join(os.Remove(d.Names.Records), store.Close()) })
 	return nil
+}
+
+// storeProblem says why new tunnels are refused for want of room; "" if they are
+// not.
+func (d *daemon) storeProblem() string {
+	if d.records == nil {
+		return ""
+	}
+	if err := d.records.Short(); err != nil {
+		return fmt.Sprintf("new tunnels are refused: %s", oneLine(err))
+	}
+	return ""
 }
 
 // lockableRecords says why the records of all tunnels cannot be kept out of

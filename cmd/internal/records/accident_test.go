@@ -51,12 +51,12 @@ func TestFullFileSystem(t *testing.T) {
 
 // fill has a tmpfs for two chunks, and fills it.
 func fill(dir string) error {
-	err := errors.Join(unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""), unix.Mount("tmpfs", dir, "tmpfs", 0, "size=300k"))
+	err := errors.Join(unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""), unix.Mount("tmpfs", dir, "tmpfs", 0, "size=364k"))
 	if err != nil {
 		return err
 	}
 	ballast := filepath.Join(dir, "ballast")
-	if err := os.WriteFile(ballast, make([]byte, 128<<10), 0o600); err != nil {
+	if err := os.WriteFile(ballast, make([]byte, 192<<10), 0o600); err != nil {
 		return err
 	}
 	s, _, err := Open(filepath.Join(dir, "records"), 1000)
@@ -72,6 +72,9 @@ func fill(dir string) error {
 	if !errors.Is(err, unix.ENOSPC) || !strings.Contains(err.Error(), dir+" is full") || stored != 2*(chunk/Size) {
 		return fmt.Errorf("after %d records: %w", stored, err)
 	}
+	if err := s.Short(); !errors.Is(err, unix.ENOSPC) {
+		return fmt.Errorf("what is short: %w", err)
+	}
 	// Those that are there go on, one that does not get the larger slot keeps
 	// what it had, and who goes makes room for another.
 	if err := s.Put(2, sealed(2, 1100)); err != nil {
@@ -86,8 +89,22 @@ func fill(dir string) error {
 	if err := errors.Join(s.Delete(2), s.Put(stored+1, sealed(stored+1, 907))); err != nil {
 		return fmt.Errorf("in the place of one that has gone: %w", err)
 	}
-	if err := errors.Join(os.Remove(ballast), s.Put(3, sealed(3, 3000))); err != nil {
+	if err := errors.Join(os.Remove(ballast), s.Short(), s.Put(3, sealed(3, 3000))); err != nil {
 		return fmt.Errorf("when there is room again: %w", err)
+	}
+	// Of whatever length a first record is, a request finds room beside it.
+	const request = 96
+	for n := Size - head - 2*request; n < Size; n += 8 {
+		if err := errors.Join(s.Delete(4), s.Put(4, sealed(4, n))); err != nil {
+			return fmt.Errorf("a record of %d bytes: %w", n, err)
+		}
+		f, err := os.Create(ballast)
+		for err == nil {
+			_, err = f.Write(make([]byte, 4096))
+		}
+		if err := errors.Join(s.Put(4, sealed(4, n+request)), f.Close(), os.Remove(ballast)); err != nil {
+			return fmt.Errorf("a record of %d bytes that grows: %w", n, err)
+		}
 	}
 	// There may be no room from the beginning.
 	for i := 0; os.WriteFile(filepath.Join(dir, fmt.Sprint(i)), make([]byte, 4096), 0o600) == nil; i++ {

@@ -45,7 +45,8 @@ func all(size int) uint64 { return 1<<(chunk/sizes[size]) - 1 }
 func (s *Store) grow(size int) error {
 	i := s.spare[len(s.spare)-1] // there is one: see layOut
 	at := s.offset(i)
-	if err := s.allocate(at, chunk); err != nil {
+	s.short[size] = s.allocate(at, chunk)
+	if err := s.short[size]; err != nil {
 		return err
 	}
 	s.lock(s.mem[at : at+chunk])

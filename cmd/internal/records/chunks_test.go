@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/binary"
+	"errors"
 	"math/rand"
 	"os"
 	"path/filepath"
@@ -114,8 +115,8 @@ func TestSlotsFit(t *testing.T) {
 	const n = 1000
 	s, _ := open(t, path, n)
 	for spi := range uint64(n) {
-		// As a responder's after IKE_AUTH, with its answer and a probe.
-		if err := s.Put(spi+1, make([]byte, 1192)); err != nil {
+		// As a responder's after IKE_AUTH, with its answer, and then a probe.
+		if err := errors.Join(s.Put(spi+1, make([]byte, 1135)), s.Put(spi+1, make([]byte, 1192))); err != nil {
 			t.Fatal(err)
 		}
 	}

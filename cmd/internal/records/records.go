@@ -6,8 +6,9 @@
 // large the chunk's slots are. A chunk is allocated before anything is stored
 // in it, so a full tmpfs is an error of Put and not a SIGBUS. An SA keeps its
 // slot as long as the record fits, and a larger one until the larger record
-// stands: what was stored before a Put that fails is still there after it. Of a
-// surge a chunk goes back to the tmpfs once nothing is in it, but for one of
+// stands: what was stored before a Put that fails is still there after it. The
+// first record gets room for a request beside it, so that on a full tmpfs a
+// tunnel that is up can still ask its peer, who would be taken for dead. Of a surge a chunk goes back to the tmpfs once nothing is in it, but for one of
 // each size.
 //
 // Taking tunnels up again after a restart is not there yet; Open tells how many
@@ -36,7 +37,11 @@ const (
 	// head is a slot's: the SPI, the length of the record, nothing.
 	head  = 16
 	chunk = 64 << 10
-	magic = "ikeprec2" // what the table begins with
+	// growth is the longest INFORMATIONAL request that there is: one with a
+	// DELETE, or none, under AES-CBC and HMAC-SHA2-512. The first record of a
+	// responder has the answer to IKE_AUTH, and later ones a shorter one.
+	growth = 96
+	magic  = "ikeprec2" // what the table begins with
 )
 
 // ErrFull says that there are as many records as there may be.
@@ -56,6 +61,7 @@ type Store struct {
 	chunks    []state
 	spare     []int             // chunks that are nobody's
 	room      [len(sizes)][]int // chunks of a size with a free slot
+	short     [len(sizes)]error // why the last chunk of a size could not be had
 	empty     [len(sizes)]bool  // one of them has nothing in it
 }
 
@@ -175,7 +181,7 @@ func (s *Store) Put(spi uint64, record []byte) error {
 	if size == len(sizes) {
 		return fmt.Errorf("a record of %d bytes, at most %d fit", len(record), sizes[len(sizes)-1]-head)
 	}
-	before, at, err := s.take(spi, size)
+	before, at, err := s.take(spi, size, sizeFor(len(record)+growth))
 	if err != nil {
 		return err
 	}
@@ -204,8 +210,8 @@ func sizeFor(record int) int {
 }
 
 // take gives the slot that an SA had, and the one for its record: the same, as
-// long as it is large enough.
-func (s *Store) take(spi uint64, size int) (before, at place, err error) {
+// long as it is large enough. roomy is the size for one that may grow.
+func (s *Store) take(spi uint64, size, roomy int) (before, at place, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	before, known := s.slot[spi]
@@ -215,7 +221,7 @@ func (s *Store) take(spi uint64, size int) (before, at place, err error) {
 	if !known && len(s.slot) >= s.capacity {
 		return place{}, place{}, ErrFull
 	}
-	at, err = s.free(size)
+	at, err = s.free(min(roomy, len(sizes)-1))
 	if err != nil {
 		return place{}, place{}, err
 	}
@@ -224,6 +230,24 @@ func (s *Store) take(spi uint64, size int) (before, at place, err error) {
 		before = at
 	}
 	return before, at, nil
+}
+
+// Short says why the records of further SAs cannot be kept, or is nil. It looks
+// again where one was refused.
+func (s *Store) Short() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for size, why := range s.short {
+		if why == nil {
+			continue
+		}
+		if len(s.room[size]) > 0 || len(s.slot) == s.capacity {
+			s.short[size] = nil // somebody has gone, or it is not the room that is short
+		} else if err := s.grow(size); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // release wipes a slot and gives it back.

@@ -245,6 +245,24 @@ func TestRestoredRecordGoesOn(t *testing.T) {
 	}
 }
 
+// TestChildHasTheMTU: what the data plane gets of a tunnel, and what a restored one
+// would, has the MTU of its own connection.
+func TestChildHasTheMTU(t *testing.T) {
+	w := newWorld(t)
+	w.client.conn.MTU, w.gateway.conn.MTU = 1180, 1300
+	w.establish()
+	for _, n := range []*node{w.client, w.gateway} {
+		told, ok := n.sa.Child()
+		in, out := n.in[told.InSPI], n.out[told.InSPI]
+		if !ok || in == nil || out == nil {
+			t.Fatalf("the %s has no tunnel", n.name)
+		}
+		if want := n.conn.MTU; told.MTU != want || in.MTU != want || out.MTU != want {
+			t.Errorf("MTU of the %s: %d, inbound %d, outbound %d; want %d", n.name, told.MTU, in.MTU, out.MTU, want)
+		}
+	}
+}
+
 func TestNoKeyIsPrinted(t *testing.T) {
 	w := newWorld(t)
 	w.establish()
