@@ -201,6 +201,44 @@ func TestReaderOfAListStops(t *testing.T) {
 	}
 }
 
+// TestSlowReaderOfAList: who takes his time is served as long as he takes
+// something.
+func TestSlowReaderOfAList(t *testing.T) {
+	api := answers()
+	api.Peers = func(context.Context) (any, error) { return strings.Repeat("x", 8<<20), nil }
+	_, path := serveWith(t, api, config.Control{}, func(s *server) { s.stall = time.Second })
+	c := raw(t, path, "GET /v1/peers HTTP/1.0\r\n\r\n")
+	total := int64(0)
+	for {
+		n, err := io.CopyN(io.Discard, c, 256<<10)
+		total += n
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(60 * time.Millisecond)
+	}
+	if total < 8<<20 {
+		t.Errorf("he was dropped after %d bytes", total)
+	}
+}
+
+// TestOneRequestEach: a connection is closed once it is answered, so that none
+// is held for nothing.
+func TestOneRequestEach(t *testing.T) {
+	_, path := serveWith(t, answers(), config.Control{}, unhurried)
+	c := raw(t, path, strings.Repeat("GET /v1/status HTTP/1.1\r\nHost: x\r\n\r\n", 2))
+	if err := c.SetReadDeadline(time.Now().Add(generous)); err != nil {
+		t.Fatal(err)
+	}
+	b, err := io.ReadAll(c)
+	if n := strings.Count(string(b), "200 OK"); n != 1 || err != nil && !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("%d answers, %v", n, err)
+	}
+}
+
 // TestSlowRequests: who does not finish what he asks is dropped.
 func TestSlowRequests(t *testing.T) {
 	_, path := serveWith(t, answers(), config.Control{}, func(s *server) { s.header, s.whole = 50*time.Millisecond, 100*time.Millisecond })

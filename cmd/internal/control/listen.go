@@ -76,7 +76,7 @@ func open(path string, c config.Control) error {
 	group, mode := c.Group, os.FileMode(0o660)
 	switch {
 	case c.Group == nil && c.ReadGroup == nil:
-		return os.Chmod(path, 0o600) // whatever the umask
+		return nil // as it was made
 	case c.Group == nil:
 		group = c.ReadGroup
 	case c.ReadGroup != nil:

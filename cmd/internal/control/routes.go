@@ -80,7 +80,6 @@ func (s *server) apply(f func(context.Context, string) (int, error)) http.Handle
 			s.write(w, http.StatusBadRequest, failure{`the body must be {"name": "..."}`})
 			return
 		}
-		_ = http.NewResponseController(w).SetReadDeadline(time.Time{})
 		n, err := f(r.Context(), name)
 		s.answer(w, Done{n}, err)
 	}
@@ -105,7 +104,6 @@ func nameIn(body io.Reader) string {
 func (s *server) events(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", "application/x-ndjson")
 	flush := http.NewResponseController(w)
-	_ = flush.SetReadDeadline(time.Time{})
 	// An error is a client that has gone, or does not read.
 	_ = s.Events(r.Context(), flush.Flush, func(e any) error {
 		return errors.Join(s.send(w, encode(e)), flush.Flush())
