@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -8,7 +9,8 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"syscall"
+
+	"github.com/ikepulse/ikepulse/cmd/internal/ownership"
 )
 
 const (
@@ -59,6 +61,8 @@ func (l *loader) readSecrets() {
 			l.noteHidden(s.File, at)
 		case complaint != "":
 			l.reportFile(at, s.File, complaint)
+		default:
+			l.checkFolders(s.File, func(text string) { l.reportFile(at, s.File, text) })
 		}
 		s.PSK = psk
 	}
@@ -89,7 +93,7 @@ func readPSK(path string) (psk PSK, notes []string, complaint string) {
 	if err != nil {
 		return PSK{}, nil, reason(err)
 	}
-	if complaint := exposed(info.Mode(), owner(info), os.Geteuid()); complaint != "" {
+	if complaint := cmp.Or(openToOthers(info.Mode()), ownership.Complaint(info)); complaint != "" {
 		clear(raw)
 		return PSK{}, nil, complaint
 	}
@@ -110,7 +114,7 @@ func readPSK(path string) (psk PSK, notes []string, complaint string) {
 // gateway will run as somebody else.
 func (l *loader) noteHidden(path string, at Pos) {
 	if info, err := os.Stat(path); err == nil {
-		if complaint := exposed(info.Mode(), 0, 0); complaint != "" {
+		if complaint := openToOthers(info.Mode()); complaint != "" {
 			l.reportFile(at, path, complaint)
 			return
 		}
@@ -124,13 +128,10 @@ func (l *loader) reportFile(at Pos, path, complaint string) {
 	l.report(at, pskFileKey, printable(path)+": "+complaint)
 }
 
-// exposed says what is wrong with a secret's mode and owner, or "".
-func exposed(mode fs.FileMode, uid, euid int) string {
+// openToOthers says what is wrong with a secret's mode, or "".
+func openToOthers(mode fs.FileMode) string {
 	if mode.Perm()&0o077 != 0 {
 		return fmt.Sprintf("open to others (mode %04o); make it 0600", mode.Perm())
-	}
-	if uid != euid && uid != 0 {
-		return fmt.Sprintf("owned by user %d; it must be owned by the gateway's user (%d) or by root", uid, euid)
 	}
 	return ""
 }
@@ -143,13 +144,6 @@ func lengthOf(psk []byte) string {
 		return fmt.Sprintf("only %d bytes; a secret needs at least %d", len(psk), minPSK)
 	}
 	return ""
-}
-
-func owner(info fs.FileInfo) int {
-	if st, ok := info.Sys().(*syscall.Stat_t); ok {
-		return int(st.Uid)
-	}
-	return -1
 }
 
 // beside resolves a path as the file that holds it sees it.

@@ -50,9 +50,7 @@ func (l *loader) readFile(s *source) {
 		return
 	}
 	l.files[id] = s
-	if info.Mode().Perm()&0o002 != 0 {
-		l.reportSource(s, fmt.Sprintf("everyone may write to it (mode %04o); take that right away: chmod o-w", info.Mode().Perm()))
-	}
+	l.checkOwnership(s.name, info, func(text string) { l.reportSource(s, text) })
 	l.patterns = nil
 	l.decode(s, src)
 	for _, pattern := range l.patterns {
