@@ -30,6 +30,10 @@ func main() { os.Exit(program()) }
 
 // program is the process: its command line, its output, its signals.
 func program() int {
+	if err := forbidDumps(); err != nil {
+		fmt.Fprintln(os.Stderr, "ikepulse:", err)
+		return exitError
+	}
 	_, err := unix.IoctlGetTermios(int(os.Stdout.Fd()), unix.TCGETS)
 	return ikepulse(interruptible(), env{os.Stdout, os.Stderr, err == nil}, os.Args)
 }

@@ -20,7 +20,7 @@ type loader struct {
 	patterns []value   // of the current file, for more of them
 	files    map[fileID]*source
 	folders  map[fileID]bool // that were looked at
-	order    map[string]int // of the files, by name, in the order read
+	order    map[string]int  // of the files, by name, in the order read
 
 	// incomplete is set where a file is missing from the picture, so that what
 	// refers to it is not called wrong.
