@@ -8,6 +8,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 const (
@@ -33,9 +35,15 @@ func (s *site) as(gid uint32, args ...string) ran {
 	return ran{cmd.ProcessState.ExitCode(), out.String()}
 }
 
-// TestGroups: who may read sees what root sees, and changes nothing.
+// TestGroups: who may read sees what root sees, and changes nothing, whatever
+// umask the daemon was started with.
 func TestGroups(t *testing.T) {
 	s := newSite(t)
+	if err := os.RemoveAll("/run/ikepulse"); err != nil { // which the daemon makes
+		t.Fatal(err)
+	}
+	before := unix.Umask(0o077)
+	defer unix.Umask(before)
 	gw, client := s.tunnelBy(gatewayConfig + "control: {group: 54001, read_group: 54002}\n")
 	for _, c := range []struct {
 		gid  uint32

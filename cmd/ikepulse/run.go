@@ -6,6 +6,7 @@ import (
 	"log/slog"
 
 	"github.com/urfave/cli/v2"
+	"golang.org/x/sys/unix"
 
 	"github.com/ikepulse/ikepulse/cmd/internal/config"
 	"github.com/ikepulse/ikepulse/cmd/internal/gateway"
@@ -40,6 +41,7 @@ Example: ikepulse run --config /etc/ikepulse/ikepulse.yaml`,
 				fmt.Fprintln(e.stderr, problems.Error())
 				return &codeError{code: exitError}
 			}
+			unix.Umask(0o022) // not the shell's: the groups of control must get to the socket
 			outlastReader()
 			lines := newLogWriter(e.stderr, cfg.Log)
 			defer lines.close()

@@ -32,6 +32,12 @@ func marked(mark uint32) match {
 	return match{&expr.Meta{Key: expr.MetaKeyMARK, Register: 1}, equal(binary.NativeEndian.AppendUint32(nil, mark))}
 }
 
+// marking is no match: it gives the packet a mark.
+func marking(mark uint32) match {
+	return match{&expr.Immediate{Register: 1, Data: binary.NativeEndian.AppendUint32(nil, mark)},
+		&expr.Meta{Key: expr.MetaKeyMARK, Register: 1, SourceRegister: true}}
+}
+
 // forSocketMarked is what arrives for a socket that has the mark.
 func forSocketMarked(mark uint32) match {
 	return match{&expr.Socket{Key: expr.SocketKeyMark, Register: 1}, equal(binary.NativeEndian.AppendUint32(nil, mark))}

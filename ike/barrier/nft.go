@@ -139,7 +139,7 @@ var pathErrors = map[bool][]byte{true: {3, 11, 12}, false: {1, 2, 3, 4}}
 func (f *nft) pass(b *batch, in, out *nftables.Chain, p *Plan) {
 	b.accept(out, marked(f.Mark))
 	if !f.blind { // name servers answer what the gateway itself asks
-		b.accept(in, forSocketMarked(f.Mark))
+		b.acceptOuter(in, f.Mark, forSocketMarked(f.Mark))
 	}
 	for _, v4 := range []bool{true, false} {
 		f.passOuter(b, in, v4)
@@ -175,11 +175,11 @@ func (f *nft) passOuter(b *batch, in *nftables.Chain, v4 bool) {
 	}
 	listen := b.ranges("listen"+suffix(v4), v4, ours)
 	to := inSet(listen, v4, false)
-	b.accept(in, to, protocol(unix.IPPROTO_UDP), laterFragment(v4))
+	b.acceptOuter(in, f.Mark, to, protocol(unix.IPPROTO_UDP), laterFragment(v4))
 	for _, p := range outerPorts {
-		b.accept(in, to, protocol(unix.IPPROTO_UDP), port(atDestination, p))
+		b.acceptOuter(in, f.Mark, to, protocol(unix.IPPROTO_UDP), port(atDestination, p))
 		for _, kind := range pathErrors[v4] {
-			b.accept(in, to, outerError(v4, kind, p))
+			b.acceptOuter(in, f.Mark, to, outerError(v4, kind, p))
 		}
 	}
 }
@@ -199,6 +199,13 @@ func (b *batch) chain(name string, hook *nftables.ChainHook, priority *nftables.
 
 func (b *batch) accept(c *nftables.Chain, all ...match) {
 	b.conn.AddRule(&nftables.Rule{Table: b.table, Chain: c, Exprs: append(matching(all...), &expr.Verdict{Kind: expr.VerdictAccept})})
+}
+
+// acceptOuter gives a packet the mark that our answer to it has, too. Where the
+// host filters by the reverse path and minds marks (src_valid_mark), that path is
+// then the answer's, and not the tunnel's or none.
+func (b *batch) acceptOuter(c *nftables.Chain, mark uint32, all ...match) {
+	b.accept(c, append(all, marking(mark))...)
 }
 
 // judge leaves a packet to another chain for good.

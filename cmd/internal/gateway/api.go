@@ -60,6 +60,9 @@ func (d *daemon) problems(st *Status) []string {
 	all = append(all, d.xdpProblems(st.XDP)...)
 	all = append(all, leftProblems(st.Left)...)
 	all = append(all, st.Barriers.problems()...)
+	if p := d.reverseProblem(); p != "" {
+		add("%s", p)
+	}
 	if p := d.slotProblem(st, bootTime()); p != "" {
 		add("%s", p)
 	}

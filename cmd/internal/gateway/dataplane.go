@@ -41,6 +41,7 @@ func (d *daemon) openDataplane(context.Context) error {
 	if err := guard.begin(device); err != nil {
 		return fmt.Errorf("barriers: %w", err)
 	}
+	d.mindMarks()
 	d.ipv6Off = tun.IPv6Off(device.Name())
 	for _, problem := range ipv6Problems(d.ipv6Off, d.Config.Pools) {
 		d.Log.Warn(problem)
