@@ -135,6 +135,11 @@ func reason(err error) string {
 // decode takes one file's bytes. It touches no other file.
 func (l *loader) decode(s *source, src []byte) {
 	l.order[s.name] = len(l.order)
+	if s.from != nil && foreign(src) {
+		l.incomplete = true
+		l.reportSource(s, "not a configuration: it has none of the keys "+strings.Join(includedKeys.names(), ", "))
+		return
+	}
 	root, ok := l.parse(s.name, src)
 	if !ok {
 		l.incomplete = true

@@ -1,0 +1,52 @@
+package config
+
+import (
+	"regexp"
+	"strings"
+	"testing"
+)
+
+// TestForeignFiles: nothing of a file that is no configuration is shown, whatever
+// is wrong with it.
+func TestForeignFiles(t *testing.T) {
+	word := regexp.MustCompile(`[A-Za-z0-9+/$]{6,}`)
+	for name, text := range map[string]string{
+		"shadow":            "rootuser:$6$saltsalt$hashhashhash:19000:0:99999:7:::\ndaemonuser:*:19000:0:99999:7:::\n",
+		"a private key":     "-----BEGIN OPENSSH PRIVATE KEY-----\nQUJDREVGR0hJSktMTU5PUFFSU1RVVldYWVo=\n-----END OPENSSH PRIVATE KEY-----\n",
+		"a password":        "swordfish-of-twenty-characters",
+		"a pair":            "swordfish: marlin\n",
+		"pairs":             "swordfish: marlin\nswordfish: halibut\n",
+		"a list":            "- swordfish\n- marlin\n",
+		"a tag":             "!swordfish marlin\n",
+		"an alias":          "swordfish: *marlin\n",
+		"tabs":              "swordfish:\n\tmarlin: halibut\n",
+		"a quote":           "\"swordfish marlin\nhalibut\n",
+		"a bracket":         "{swordfish: [marlin, halibut}\n",
+		"a control":         "swordfish\x01marlin\n",
+		"not UTF-8":         "swordfish\xffmarlin\n",
+		"a key within":      "swordfish:\n  pools: marlin\n",
+		"a key in a folder": "  swordfish:\n  - pools: marlin\n",
+		"two documents":     "swordfish\n---\nmarlin\n",
+		"a comment first":   "# halibut of note\nswordfish: marlin\n",
+		"a long line":       strings.Repeat("swordfish ", 10_000) + "\n",
+	} {
+		write(t, map[string]string{"a.yaml": minimal + "include: [other.conf]\n", "other.conf": text})
+		_, ps := Load("a.yaml", checks)
+		if ps == nil {
+			t.Errorf("%s is taken for a configuration", name)
+			continue
+		}
+		said := ps.Error()
+		for _, w := range word.FindAllString(text, -1) {
+			if strings.Contains(said, w) {
+				t.Errorf("%s: %q is shown: %.300s", name, w, said)
+				break
+			}
+		}
+	}
+	for _, text := range []string{"pools: {}\n", "# ours\n\npools: {}\n", "---\npools: {}\n", "{pools: {}}\n", "  \"pools\" : {}\n", "", "# nothing\n", "unknown: x\nconnections: {}\n"} {
+		if foreign([]byte(text)) {
+			t.Errorf("%q is taken for another's", text)
+		}
+	}
+}
