@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -70,4 +71,40 @@ func TestGroups(t *testing.T) {
 	}
 	s.stop(gw, client)
 	s.detached()
+}
+
+// TestStranger: a user without rights is told so by every command beside a daemon
+// that runs, and never that none does; also where the socket is elsewhere.
+func TestStranger(t *testing.T) {
+	s := newSite(t)
+	for name, config := range map[string]string{
+		"the usual socket": gatewayConfig,
+		"a socket of ours": gatewayConfig + "control: {socket: " + s.dir + "/elsewhere.sock}\n",
+	} {
+		t.Run(name, func(t *testing.T) {
+			gw := s.run(s.Gateway, "--config", s.write("gateway.yaml", config))
+			for _, args := range [][]string{{"status"}, {"peers"}, {"sas"}, {"stats"}, {"events"}, {"terminate", "*"}, {"detach", "g0"}, {"detach", "--all"}, {"attach", "lo"}} {
+				r := s.as(65534, args...)
+				if r.code != exitError || !strings.Contains(r.out, "permission denied") || strings.Contains(r.out, "not running") || strings.Contains(r.out, "no daemon") {
+					t.Errorf("%q: exit code %d: %s", args, r.code, r.out)
+				}
+			}
+			s.stop(gw)
+			s.want(s.Gateway, 0, nil, "detach", "--all")
+		})
+	}
+}
+
+// TestDetachBesideADaemon: what belongs to a daemon that runs is left to it, and
+// that is said.
+func TestDetachBesideADaemon(t *testing.T) {
+	s := newSite(t)
+	gw := s.run(s.Gateway, "--config", s.write("gateway.yaml", gatewayConfig))
+	before := s.kernelState()
+	s.want(s.Gateway, 0, []string{"the daemon runs and keeps the maps, its records, rules and barriers"}, "detach", "--all")
+	if after := s.kernelState(); len(before) == 0 || !slices.Equal(before, after) {
+		t.Errorf("barriers %q, and after detach %q", before, after)
+	}
+	s.stop(gw)
+	s.want(s.Gateway, 0, nil, "detach", "--all")
 }
