@@ -9,6 +9,8 @@ import (
 	"sync"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/ikepulse/ikepulse/test/lab"
 )
 
@@ -20,6 +22,7 @@ var isolated bool
 // their own, with an empty /run and an empty bpffs. Where there are none to be
 // had, the live tests say what they need.
 func TestMain(m *testing.M) {
+	unix.Umask(0o022) // a folder that others may write to holds no configuration
 	if os.Geteuid() != 0 {
 		os.Exit(m.Run())
 	}

@@ -6,6 +6,8 @@ import (
 	"os"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/ikepulse/ikepulse/test/lab"
 )
 
@@ -15,6 +17,7 @@ const asProgram = "IKEPULSE_TEST_AS_PROGRAM"
 // TestMain runs the tests in namespaces of their own, where they may be had: an
 // own /run and bpffs, which vanish with the process.
 func TestMain(m *testing.M) {
+	unix.Umask(0o022) // a folder that others may write to holds no configuration
 	if os.Getenv(asProgram) != "" {
 		os.Exit(program())
 	}

@@ -61,8 +61,10 @@ func (l *loader) readSecrets() {
 			l.noteHidden(s.File, at)
 		case complaint != "":
 			l.reportFile(at, s.File, complaint)
-		default:
-			l.checkFolders(s.File, func(text string) { l.reportFile(at, s.File, text) })
+		}
+		err := l.checkFolders(s.File, func(text string) { l.reportFile(at, s.File, text) })
+		if err != nil && complaint == "" {
+			l.reportFile(at, s.File, reason(err))
 		}
 		s.PSK = psk
 	}

@@ -14,22 +14,30 @@ func (l *loader) checkOwnership(path string, info fs.FileInfo, report func(text 
 	if complaint := ownership.Complaint(info); complaint != "" {
 		report(complaint)
 	}
-	l.checkFolders(path, report)
+	if err := l.checkFolders(path, report); err != nil {
+		report(reason(err))
+	}
 }
 
-// checkFolders reports who else could put another file in the place of one
-// that was read. It says so once a folder.
-func (l *loader) checkFolders(path string, report func(text string)) {
+// checkFolders reports who else could put another file in the place of one.
+// It says so once a folder, and fails where it cannot look.
+func (l *loader) checkFolders(path string, report func(text string)) error {
 	folders, err := foldersOf(path)
-	if err != nil {
-		report(reason(err))
-		return
-	}
 	for _, folder := range folders {
-		if complaint := l.complaintOfFolder(folder); complaint != "" {
+		info, err := os.Stat(folder)
+		if err != nil {
+			return err
+		}
+		id := identify(info)
+		if l.folders[id] {
+			continue
+		}
+		l.folders[id] = true
+		if complaint := ownership.DirectoryComplaint(info); complaint != "" {
 			report("the folder " + printable(folder) + ": " + complaint)
 		}
 	}
+	return err
 }
 
 // foldersOf are the folder that a file is named in and, behind a symbolic link,
@@ -40,18 +48,4 @@ func foldersOf(path string) ([]string, error) {
 		return nil, err
 	}
 	return []string{filepath.Dir(path), filepath.Dir(target)}, nil
-}
-
-// complaintOfFolder is "" for a folder that was looked at before.
-func (l *loader) complaintOfFolder(path string) string {
-	info, err := os.Stat(path)
-	if err != nil {
-		return reason(err)
-	}
-	id := identify(info)
-	if l.folders[id] {
-		return ""
-	}
-	l.folders[id] = true
-	return ownership.DirectoryComplaint(info)
 }

@@ -5,6 +5,8 @@ import (
 	"os"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/ikepulse/ikepulse/test/lab"
 )
 
@@ -19,6 +21,7 @@ var isolated bool
 // TestMain runs the tests once more in namespaces of their own, with an empty
 // bpffs and an empty /run.
 func TestMain(m *testing.M) {
+	unix.Umask(0o022) // a folder that others may write to holds no configuration
 	isolated = os.Getenv(childRole) != ""
 	if os.Geteuid() != 0 || isolated {
 		os.Exit(m.Run())

@@ -1,0 +1,106 @@
+package config
+
+import (
+	"os"
+	"strings"
+	"testing"
+)
+
+const including = "include: [conf.d/*.yaml]\n" + withSecret
+
+// folderOfAll holds a configuration of three files, each in a folder of its own.
+func folderOfAll(t *testing.T) {
+	write(t, map[string]string{"a.yaml": including, "conf.d/b.yaml": "pools: {office: {addresses: 10.99.0.0/16}}\n", "s/a.psk": string(secretBytes(32))})
+	for _, folder := range []string{"conf.d", "s"} {
+		must(t, os.Chmod(folder, 0o755))
+	}
+}
+
+// TestWhoElseCanChange: neither a file nor the folder that it is in may be
+// changed by anybody but root and us.
+func TestWhoElseCanChange(t *testing.T) {
+	const (
+		everyone = "everyone may write to it (mode %; take that right away: chmod go-w"
+		group    = "its group may write to it (mode %; take that right away: chmod g-w"
+		stranger = "owned by user 65534, who may change it; give it to root: chown root"
+		include  = "a.yaml:1:11: include: conf.d/b.yaml: "
+		secret   = "a.yaml:3:41: secrets.psk_file: s/a.psk: "
+	)
+	says := func(text, mode string) string { return strings.Replace(text, "%", mode+")", 1) }
+	for _, c := range []struct {
+		path  string
+		mode  os.FileMode
+		owner int
+		want  string
+	}{
+		{"a.yaml", 0o600, 0, ""},
+		{"a.yaml", 0o444, 0, ""},
+		{"a.yaml", 0o664, 0, "a.yaml: " + says(group, "0664")},
+		{"a.yaml", 0o620, 0, "a.yaml: " + says(group, "0620")},
+		{"a.yaml", 0o646, 0, "a.yaml: " + says(everyone, "0646")},
+		{"a.yaml", 0o600, 65534, "a.yaml: " + stranger},
+		{"conf.d/b.yaml", 0o664, 0, include + says(group, "0664")},
+		{"conf.d/b.yaml", 0o666, 0, include + says(everyone, "0666")},
+		{"conf.d/b.yaml", 0o600, 65534, include + stranger},
+		{"s/a.psk", 0o620, 0, secret + "open to others (mode 0620); make it 0600"},
+		{"s/a.psk", 0o600, 65534, secret + stranger},
+		{".", 0o775, 0, "a.yaml: the folder .: " + says(group, "0775")},
+		{".", 0o755, 65534, "a.yaml: the folder .: " + stranger},
+		{".", 0o777 | os.ModeSticky, 0, ""},
+		{".", 0o777 | os.ModeSticky, 65534, "a.yaml: the folder .: " + stranger},
+		{"conf.d", 0o775, 0, include + "the folder conf.d: " + says(group, "0775")},
+		{"conf.d", 0o777, 0, include + "the folder conf.d: " + says(everyone, "0777")},
+		{"s", 0o770, 0, secret + "the folder s: " + says(group, "0770")},
+		{"s", 0o700, 65534, secret + "the folder s: " + stranger},
+	} {
+		folderOfAll(t)
+		if c.owner != 0 {
+			if os.Geteuid() != 0 {
+				continue
+			}
+			must(t, os.Chown(c.path, c.owner, -1))
+		}
+		must(t, os.Chmod(c.path, c.mode))
+		for name, load := range map[string]func(string, Checks) (*Config, Problems){"Load": Load, "Check": Check} {
+			_, ps := load("a.yaml", checks)
+			if got := strings.TrimSuffix(ps.Error(), "\n1 problem; nothing was changed"); c.want != "" && got != c.want || c.want == "" && ps != nil {
+				t.Errorf("%s, %s of mode %v and owner %d: %s\nwant %s", name, c.path, c.mode, c.owner, got, c.want)
+			}
+		}
+	}
+}
+
+// TestEveryOwnershipAtOnce: each of the files is named, a folder once for all
+// that is in it.
+func TestEveryOwnershipAtOnce(t *testing.T) {
+	folderOfAll(t)
+	must(t, os.WriteFile("conf.d/c.yaml", nil, 0o600))
+	for path, mode := range map[string]os.FileMode{".": 0o777, "conf.d": 0o777, "s": 0o777, "a.yaml": 0o666, "conf.d/b.yaml": 0o666, "conf.d/c.yaml": 0o666, "s/a.psk": 0o666} {
+		must(t, os.Chmod(path, mode))
+	}
+	_, ps := Load("a.yaml", checks)
+	for _, name := range []string{"a.yaml: every", "folder .: ", "b.yaml: every", "folder conf.d: ", "c.yaml: every", "a.psk: open", "folder s: "} {
+		if strings.Count(ps.Error(), name) != 1 {
+			t.Errorf("not once: %q", name)
+		}
+	}
+	if len(ps) != 7 {
+		t.Error(ps.Error())
+	}
+}
+
+// TestFolderBehindASymlink: both the folder of the link and that of the file
+// decide what is read.
+func TestFolderBehindASymlink(t *testing.T) {
+	for _, open := range []string{"conf.d", "available"} {
+		folderOfAll(t)
+		must(t, os.Mkdir("available", 0o755))
+		must(t, os.Rename("conf.d/b.yaml", "available/b.yaml"))
+		must(t, os.Symlink("../available/b.yaml", "conf.d/b.yaml"))
+		must(t, os.Chmod(open, 0o777))
+		_, ps := Load("a.yaml", checks)
+		if len(ps) != 1 || !strings.Contains(ps.Error(), "conf.d/b.yaml: the folder "+open+": everyone") {
+			t.Errorf("%s: %s", open, ps.Error())
+		}
+	}
+}
