@@ -22,8 +22,9 @@ func foreign(src []byte) bool {
 		} else if indent != top {
 			continue
 		}
-		name, _, _ := bytes.Cut(bytes.TrimLeft(text, `{"' `), []byte(":"))
-		if slices.Contains(names, string(bytes.TrimRight(name, `"' `))) {
+		name, value, _ := bytes.Cut(bytes.TrimLeft(text, `{"' `), []byte(":"))
+		apart := len(value) > 0 && strings.IndexByte(" \t\r\n", value[0]) >= 0
+		if apart && slices.Contains(names, string(bytes.TrimRight(name, `"' `))) {
 			return false
 		}
 	}

@@ -12,6 +12,7 @@ func TestForeignFiles(t *testing.T) {
 	word := regexp.MustCompile(`[A-Za-z0-9+/$]{6,}`)
 	for name, text := range map[string]string{
 		"shadow":            "rootuser:$6$saltsalt$hashhashhash:19000:0:99999:7:::\ndaemonuser:*:19000:0:99999:7:::\n",
+		"a user named log":  "log:*:19000:0:swordfish:::\nanother:$6$saltsalt:::\n",
 		"a private key":     "-----BEGIN OPENSSH PRIVATE KEY-----\nQUJDREVGR0hJSktMTU5PUFFSU1RVVldYWVo=\n-----END OPENSSH PRIVATE KEY-----\n",
 		"a password":        "swordfish-of-twenty-characters",
 		"a pair":            "swordfish: marlin\n",
