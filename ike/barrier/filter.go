@@ -1,8 +1,8 @@
 package barrier
 
 // Filter drops the packets that a plan covers and that pass by the wrong
-// interface. It belongs to the network namespace of the thread that opened it, and is used by
-// threads of that alone.
+// interface. It belongs to the network namespace of the thread that opened it, and
+// is used by threads of that alone.
 type Filter interface {
 	// Kind is the kernel's own name for what filters.
 	Kind() string

@@ -14,8 +14,8 @@ import (
 // nft is a table of nftables with a chain for each direction: at postrouting for
 // what goes to a covered address by another interface than the TUN, at prerouting
 // for what comes from one so. Two more have what of that may pass, and drop the
-// rest: so a packet of others meets few rules. Reverse path filtering has no part
-// in it.
+// rest: so a packet of others meets few rules. It drops whether or not the host
+// filters by the reverse path.
 type nft struct {
 	Options
 	conn   *nftables.Conn

@@ -12,6 +12,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ikepulse/ikepulse/test/require"
 )
 
 // places are an instance's in a folder of the test's own.
@@ -99,9 +101,7 @@ func TestClear(t *testing.T) {
 // asNobody runs f on a thread that opens files as an ordinary user does.
 func asNobody(t *testing.T, f func()) {
 	t.Helper()
-	if os.Geteuid() != 0 {
-		t.Skip("needs root")
-	}
+	require.Have(t, "root")
 	done := make(chan struct{})
 	go func() { // ends with f; its thread, still locked, ends with it
 		defer close(done)
