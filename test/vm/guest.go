@@ -26,10 +26,11 @@ type Guest struct {
 	Memory  int      // MiB; 0: 1024
 	Wires   []string // each a wire of two network cards of that model, such as vmxnet3: see [WireMAC]
 
-	// CPUs is how many there are; 0: one. An emulated CPU may run an old form
-	// of code that another has changed: with two, a kernel that rewrites itself
-	// under load crashes now and then, as 6.12 does where XDP is attached while
-	// frames come. Before such a thing the second can be taken off line.
+	// CPUs is how many there are; 0: one. All but the first are off line until
+	// the command writes 1 to /sys/devices/system/cpu/cpuN/online. An emulated
+	// CPU may run an old form of code that another has changed: with two, a
+	// kernel that rewrites itself crashes now and then, as 6.12 does while it
+	// boots, or where XDP is attached while frames come.
 	CPUs int
 }
 
@@ -131,7 +132,7 @@ func (k *Kernel) qemuArgs(g *Guest, socket, initrd string) []string {
 		// virtiofs reads the guest's memory: it must be shared.
 		"-object", fmt.Sprintf("memory-backend-memfd,id=mem,size=%dM,share=on", memory), "-numa", "node,memdev=mem",
 		"-chardev", "socket,id=files,path=" + socket, "-device", "vhost-user-fs-pci,chardev=files,tag=root",
-		"-kernel", k.image(), "-initrd", initrd, "-append", "console=ttyS0 quiet panic=-1",
+		"-kernel", k.image(), "-initrd", initrd, "-append", "console=ttyS0 quiet panic=-1 maxcpus=1",
 	}...)
 }
 

@@ -24,17 +24,17 @@ var (
 )
 
 // suites are the packages that run on each kernel, in their order. Programs
-// race in the first; before those that attach them, the guest is left with one
-// CPU (see [vm.Guest]).
+// race in the first, on two CPUs; those that attach them have one (see
+// [vm.Guest]).
 var suites = []struct {
-	pkg      string
-	attaches bool
-}{{"test/require", false}, {"bpf", false}, {"maps", false}, {"cmd/internal/replay", false}, {"loader", true}, {"ike/xfrm", true}, {"test/vm/inside", true}}
+	pkg    string
+	second int // whether there is a second CPU: 1 or 0
+}{{"test/require", 1}, {"bpf", 1}, {"maps", 1}, {"cmd/internal/replay", 1}, {"loader", 0}, {"ike/xfrm", 0}, {"test/vm/inside", 0}}
 
 // suite is a package's compiled tests.
 type suite struct {
 	pkg, binary, name string
-	attaches          bool
+	second            int
 	want              []string // that must pass
 }
 
@@ -74,7 +74,7 @@ func build(t *testing.T) (all []suite) {
 		if !only.MatchString(of.pkg) {
 			continue
 		}
-		s := suite{pkg: of.pkg, attaches: of.attaches, name: strings.ReplaceAll(of.pkg, "/", "-")}
+		s := suite{pkg: of.pkg, second: of.second, name: strings.ReplaceAll(of.pkg, "/", "-")}
 		s.binary = filepath.Join(t.TempDir(), s.name+".test")
 		goTool(t, source(t, s.pkg), "test", "-c", "-tags", "vm", "-o", s.binary, ".")
 		s.want = list(t, s.binary)
@@ -120,10 +120,8 @@ func list(t *testing.T, binary string) (names []string) {
 func script(t *testing.T, all []suite) string {
 	t.Helper()
 	var b strings.Builder
-	for i, s := range all {
-		if s.attaches && (i == 0 || !all[i-1].attaches) {
-			b.WriteString("echo 0 > /sys/devices/system/cpu/cpu1/online || exit\n")
-		}
+	for _, s := range all {
+		fmt.Fprintf(&b, "echo %d > /sys/devices/system/cpu/cpu1/online || exit\n", s.second)
 		at := filepath.Join(vm.Shared, s.name)
 		fmt.Fprintf(&b, "cd '%s'\nbegun=$(cut -d' ' -f1 /proc/uptime)\n'%s' -test.v -test.short -test.run '%s' > %s.out 2>&1\n"+
 			"echo $? $begun $(cut -d' ' -f1 /proc/uptime) > %s.end\n", source(t, s.pkg), s.binary, *tests, at, at)
