@@ -66,68 +66,115 @@ func oursAlone(dir string) error {
 	return nil
 }
 
-// lockFile makes a file and locks it, or fails with ErrRunning. A daemon that
-// ends removes its own, so the one that was locked may be gone from its place
-// by then.
+// errOthers says that a lock is open to others.
+var errOthers = errors.New("open to other users")
+
+// lockFile makes a file and locks it, or fails with ErrRunning. One that is open
+// to others is replaced, once: where that does not help, nothing will.
 func lockFile(path string) (*os.File, error) {
-	for {
-		f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
+	f, err := lockOwn(path)
+	if !errors.Is(err, errOthers) {
+		return f, err
+	}
+	if err := replace(path); err != nil {
+		return nil, err
+	}
+	f, err = lockOwn(path)
+	if errors.Is(err, errOthers) {
+		return nil, fmt.Errorf("%w right after it was replaced: stop what makes that file", err)
+	}
+	return f, err
+}
+
+// lockOwn makes a file and locks it, unless it is open to others. A daemon that
+// ends removes its own, so the one that was locked may be gone from its place by
+// then.
+func lockOwn(path string) (*os.File, error) {
+	const tries = 100 // which so many daemons would have to end
+	for range tries {
+		f, err := openOwn(path)
 		if err != nil {
 			return nil, err
 		}
-		if opened, err := openToOthers(f); err != nil || opened {
-			if err == nil {
-				err = replace(path, f)
-			}
-			f.Close()
-			if err != nil {
-				return nil, err
-			}
-			continue
-		}
-		if err := unix.FcntlFlock(f.Fd(), unix.F_OFD_SETLK, &unix.Flock_t{Type: unix.F_WRLCK}); err != nil {
-			f.Close()
-			if err == unix.EAGAIN || err == unix.EACCES { // either, says POSIX
-				err = ErrRunning
-			}
-			return nil, err
-		}
-		if isAt(f, path) {
+		err = unix.FcntlFlock(f.Fd(), unix.F_OFD_SETLK, &unix.Flock_t{Type: unix.F_WRLCK})
+		if err == nil && isAt(f, path) {
 			return f, nil
 		}
 		f.Close()
+		switch err {
+		case nil:
+		case unix.EAGAIN, unix.EACCES: // either, says POSIX
+			return nil, ErrRunning
+		default:
+			return nil, fmt.Errorf("lock %s: %w", path, err)
+		}
 	}
+	return nil, fmt.Errorf("%s was another file each of %d times that it was locked: use a local file system for %s, such as tmpfs", path, tries, filepath.Dir(path))
 }
 
-// openToOthers tells whether somebody else can open a file, or could when an
-// earlier version made it: who may read it may hold a lock on it, which would
+func openOwn(path string) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := openToOthers(f); err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
+// openToOthers is errOthers where somebody else can open a file, or could when
+// an earlier version made it: who may read it may hold a lock on it, which would
 // keep us from ours.
-func openToOthers(f *os.File) (bool, error) {
+func openToOthers(f *os.File) error {
 	var st unix.Stat_t
 	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
-		return false, err
+		return err
 	}
-	return st.Mode&0o077 != 0 || st.Uid != uint32(os.Geteuid()), nil
+	if mode := st.Mode & 0o777; mode&0o077 != 0 || st.Uid != uint32(os.Geteuid()) {
+		return fmt.Errorf("%s, of user %d and mode %04o, is %w", f.Name(), st.Uid, mode, errOthers)
+	}
+	return nil
 }
 
 // replace takes a file that is open to others from its place, unless a daemon
 // has it. Two that start at once take turns: else one would remove what the
 // other has just made.
-func replace(path string, old *os.File) error {
+func replace(path string) error {
 	turn := path + ".new"
-	mine, err := lockFile(turn)
+	mine, err := lockOwn(turn)
+	if errors.Is(err, errOthers) { // and so would any be that we make
+		return errors.Join(fmt.Errorf("%w, though made for user %d with mode 0600: use a file system for %s that keeps owners and modes, such as tmpfs",
+			err, os.Geteuid(), filepath.Dir(path)), os.Remove(turn))
+	}
 	if err != nil {
 		return err
 	}
-	running, err := lockedForWriting(old)
+	return errors.Join(removeOthers(path), os.Remove(turn), mine.Close())
+}
+
+// removeOthers removes a file that is open to others, unless a daemon has it.
+func removeOthers(path string) error {
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW, 0)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if err := openToOthers(f); !errors.Is(err, errOthers) {
+		return err
+	}
+	running, err := lockedForWriting(f)
 	switch {
 	case err != nil:
+		return err
 	case running:
-		err = ErrRunning
-	case isAt(old, path):
-		err = os.Remove(path)
+		return ErrRunning
 	}
-	return errors.Join(err, os.Remove(turn), mine.Close())
+	return os.Remove(path)
 }
 
 // isAt tells whether a file is still in its place.

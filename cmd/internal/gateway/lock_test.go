@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"context"
 	"errors"
 	"os"
 	"path/filepath"
@@ -10,6 +11,7 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -226,6 +228,66 @@ func TestLockOfAnEarlierRun(t *testing.T) {
 	}
 	if err := names.Clear(); !errors.Is(err, ErrRunning) || !isAt(daemon, names.Lock) {
 		t.Errorf("cleared under a daemon of an earlier version: %v", err)
+	}
+}
+
+// TestLockThatIsNotOurs: where the file system makes each file another user's, as
+// one does whose server maps us to nobody, that is said, and nothing is left but
+// the lock itself.
+func TestLockThatIsNotOurs(t *testing.T) {
+	t.Chdir(t.TempDir()) // the folders above are closed to others
+	if err := errors.Join(os.Mkdir("run", 0o700), os.Chown("run", 65534, 65534)); err != nil {
+		t.Fatal(err)
+	}
+	const says = "run/x.lock.new, of user 65534 and mode 0600, is open to other users, though made for user 0 with mode 0600: " +
+		"use a file system for run that keeps owners and modes, such as tmpfs"
+	for range 2 {
+		asNobody(t, func() {
+			if _, err := lockFile("run/x.lock"); err == nil || err.Error() != says {
+				t.Errorf("%v, want %s", err, says)
+			}
+		})
+		if left, err := os.ReadDir("run"); err != nil || len(left) != 1 || left[0].Name() != "x.lock" {
+			t.Errorf("left: %v, %v", left, err)
+		}
+	}
+}
+
+// TestLockThatComesBack: whoever makes an open lock again and again does not keep
+// a daemon busy for ever.
+func TestLockThatComesBack(t *testing.T) {
+	dir := t.TempDir()
+	template, path := filepath.Join(dir, "template"), filepath.Join(dir, "x.lock")
+	if err := os.WriteFile(template, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(template, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	var all sync.WaitGroup
+	defer all.Wait()
+	defer cancel()
+	for range 4 {
+		all.Go(func() {
+			for ctx.Err() == nil {
+				_ = os.Link(template, path)
+			}
+		})
+	}
+	deadline := time.Now().Add(time.Minute)
+	for said := ""; !strings.Contains(said, "right after it was replaced: stop what makes that file"); {
+		if time.Now().After(deadline) {
+			t.Fatalf("at last: %s", said)
+		}
+		f, err := lockFile(path)
+		if err != nil {
+			said = err.Error()
+			continue
+		}
+		if err := errors.Join(os.Remove(path), f.Close()); err != nil { // it was faster
+			t.Fatal(err)
+		}
 	}
 }
 
