@@ -2,6 +2,7 @@ package ike
 
 import (
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -104,6 +105,9 @@ type Secret struct {
 
 // Format keeps the key out of logs, whatever the verb.
 func (s Secret) Format(f fmt.State, _ rune) { _, _ = fmt.Fprintf(f, "[secret of %s]", s.ID) }
+
+// MarshalJSON does for a log in JSON.
+func (s Secret) MarshalJSON() ([]byte, error) { return json.Marshal(fmt.Sprint(s)) }
 
 // Host is an address, or a name that is resolved at each call.
 type Host = shard.Host

@@ -1,6 +1,8 @@
 package ike
 
 import (
+	"encoding/base64"
+	"encoding/json"
 	"fmt"
 	"net/netip"
 	"strings"
@@ -124,5 +126,8 @@ func TestSecretsAreNotPrinted(t *testing.T) {
 		if s := fmt.Sprintf(format, c.Secrets); strings.Contains(s, testPSK) || strings.Contains(s, fmt.Sprint([]byte(testPSK))[1:20]) {
 			t.Errorf("%s prints %s", format, s)
 		}
+	}
+	if b, err := json.Marshal(c.Secrets); err != nil || strings.Contains(string(b), base64.StdEncoding.EncodeToString([]byte(testPSK))[:12]) {
+		t.Errorf("%s, %v", b, err)
 	}
 }

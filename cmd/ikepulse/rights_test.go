@@ -77,12 +77,16 @@ func TestGroups(t *testing.T) {
 // that runs, and never that none does; also where the socket is elsewhere.
 func TestStranger(t *testing.T) {
 	s := newSite(t)
-	for name, config := range map[string]string{
-		"the usual socket": gatewayConfig,
-		"a socket of ours": gatewayConfig + "control: {socket: " + s.dir + "/elsewhere.sock}\n",
+	for name, c := range map[string]struct {
+		config string
+		args   []string
+	}{
+		"the usual socket": {gatewayConfig, nil},
+		"a socket of ours": {gatewayConfig + "control: {socket: " + s.dir + "/elsewhere.sock}\n", nil},
+		"no pins":          {gatewayConfig, []string{"--no-pin"}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			gw := s.run(s.Gateway, "--config", s.write("gateway.yaml", config))
+			gw := s.run(s.Gateway, append(c.args, "--config", s.write("gateway.yaml", c.config))...)
 			for _, args := range [][]string{{"status"}, {"peers"}, {"sas"}, {"stats"}, {"events"}, {"terminate", "*"}, {"detach", "g0"}, {"detach", "--all"}, {"attach", "lo"}} {
 				r := s.as(65534, args...)
 				if r.code != exitError || !strings.Contains(r.out, "permission denied") || strings.Contains(r.out, "not running") || strings.Contains(r.out, "no daemon") {
@@ -93,6 +97,20 @@ func TestStranger(t *testing.T) {
 			s.want(s.Gateway, 0, nil, "detach", "--all")
 		})
 	}
+}
+
+// TestDetachBesideADaemonWithoutXDP: what another process attached goes, and what
+// belongs to the daemon stays.
+func TestDetachBesideADaemonWithoutXDP(t *testing.T) {
+	s := newSite(t)
+	gw := s.runPrepared(s.Gateway, without(unix.CAP_BPF, unix.CAP_PERFMON, unix.CAP_SYS_ADMIN), "--config", s.write("gateway.yaml", gatewayConfig))
+	before := s.kernelState()
+	s.want(s.Gateway, 0, []string{"a daemon of instance default is running: its records, rules and barriers were left alone"}, "detach", "--all")
+	if after := s.kernelState(); len(before) == 0 || !slices.Equal(before, after) {
+		t.Errorf("barriers %q, and after detach %q", before, after)
+	}
+	s.stop(gw)
+	s.want(s.Gateway, 0, nil, "detach", "--all")
 }
 
 // TestDetachBesideADaemon: what belongs to a daemon that runs is left to it, and

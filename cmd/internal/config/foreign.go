@@ -4,11 +4,36 @@ import (
 	"bytes"
 	"slices"
 	"strings"
+
+	"go.yaml.in/yaml/v3"
 )
 
-// foreign reports whether a file has none of a configuration's keys at its top, so
-// that it is another's that an include has hit: a key, a list of passwords. What
-// is wrong with such a file is not told, since that would show what is in it.
+// An include may hit a file that is no configuration: a key, a list of passwords.
+// What is wrong with such a file is not told, since that would show what is in it.
+func notOurs() string {
+	return "not a configuration: it has none of the keys " + strings.Join(includedKeys.names(), ", ")
+}
+
+// hasOurKey reports whether a file that could be read has one of a
+// configuration's keys at its top, or nothing.
+func hasOurKey(root *yaml.Node) bool {
+	if root == nil {
+		return true
+	}
+	if root.Kind != yaml.MappingNode {
+		return false
+	}
+	names := firstKeys.names()
+	for i := 0; i < len(root.Content); i += 2 {
+		if slices.Contains(names, root.Content[i].Value) {
+			return true
+		}
+	}
+	return false
+}
+
+// foreign reports whether no line of a file that is not YAML looks like one of a
+// configuration's keys at its top.
 func foreign(src []byte) bool {
 	names := firstKeys.names()
 	top := -1 // the indentation of the first line that says something

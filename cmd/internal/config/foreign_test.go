@@ -1,6 +1,7 @@
 package config
 
 import (
+	"bytes"
 	"regexp"
 	"strings"
 	"testing"
@@ -29,6 +30,8 @@ func TestForeignFiles(t *testing.T) {
 		"a key in a folder": "  swordfish:\n  - pools: marlin\n",
 		"two documents":     "swordfish\n---\nmarlin\n",
 		"a comment first":   "# halibut of note\nswordfish: marlin\n",
+		"a key in a quote":  "\"swordfish\npools: marlin\": halibut\n",
+		"a key in a text":   "swordfish: |2\n    halibut\n  pools: marlin\n",
 		"a long line":       strings.Repeat("swordfish ", 10_000) + "\n",
 	} {
 		write(t, map[string]string{"a.yaml": minimal + "include: [other.conf]\n", "other.conf": text})
@@ -45,9 +48,46 @@ func TestForeignFiles(t *testing.T) {
 			}
 		}
 	}
+	for _, text := range []string{"{other: 1, pools: {}}\n", "? pools\n: {}\n", "other:\n- x\npools: {}\n"} {
+		if _, ps := decodeIncluded([]byte(text)); strings.Contains(ps.Error(), "not a configuration") {
+			t.Errorf("%q is taken for another's", text)
+		}
+	}
 	for _, text := range []string{"pools: {}\n", "# ours\n\npools: {}\n", "---\npools: {}\n", "{pools: {}}\n", "  \"pools\" : {}\n", "", "# nothing\n", "unknown: x\nconnections: {}\n"} {
 		if foreign([]byte(text)) {
 			t.Errorf("%q is taken for another's", text)
 		}
 	}
+}
+
+// decodeIncluded is a load of one file that another one includes.
+func decodeIncluded(src []byte) (*Config, Problems) {
+	l := newLoader(checks)
+	l.decode(&source{name: "other.conf", from: &source{name: "a.yaml"}, at: Pos{"a.yaml", 1, 1}}, src)
+	return l.finish()
+}
+
+// FuzzForeign: of a file in which none of our keys is written nothing is shown.
+func FuzzForeign(f *testing.F) {
+	for _, text := range []string{"swordfish: marlin\n", "\"swordfish\nmarlin\": halibut\n", "- {swordfish: [marlin}\n", "swordfish:\n\tmarlin\n", "&a swordfish: *b\n"} {
+		f.Add([]byte(text))
+	}
+	f.Fuzz(func(t *testing.T, src []byte) {
+		for _, name := range firstKeys.names() {
+			if bytes.Contains(src, []byte(name)) {
+				return
+			}
+		}
+		if bytes.Contains(src, []byte(`\`)) { // an escape may spell one of them
+			return
+		}
+		_, ps := decodeIncluded(src)
+		said := strings.ReplaceAll(ps.Error(), notOurs(), "")
+		const run = 5
+		for i := 0; i+run <= len(src); i++ {
+			if w := string(src[i : i+run]); strings.Contains(said, w) && !strings.Contains("a.yaml:1:1: include: other.conf: \n1 problem; nothing was changed", w) {
+				t.Fatalf("%q is shown: %s", w, said)
+			}
+		}
+	})
 }

@@ -19,8 +19,8 @@ type loader struct {
 	queue    []*source // files to read
 	patterns []value   // of the current file, for more of them
 	files    map[fileID]*source
-	folders  map[fileID]bool // that were looked at
-	order    map[string]int  // of the files, by name, in the order read
+	trust    *trust
+	order    map[string]int // of the files, by name, in the order read
 
 	// incomplete is set where a file is missing from the picture, so that what
 	// refers to it is not called wrong.
@@ -61,7 +61,7 @@ func newLoader(c Checks) *loader {
 	l := &loader{
 		checks:    c,
 		files:     map[fileID]*source{},
-		folders:   map[fileID]bool{},
+		trust:     newTrust(),
 		order:     map[string]int{},
 		names:     map[string]Pos{},
 		pairs:     map[string]peer{},

@@ -62,7 +62,7 @@ func (l *loader) readSecrets() {
 		case complaint != "":
 			l.reportFile(at, s.File, complaint)
 		}
-		err := l.checkFolders(s.File, func(text string) { l.reportFile(at, s.File, text) })
+		err := l.trust.check(s.File, func(text string) { l.reportFile(at, s.File, text) })
 		if err != nil && complaint == "" {
 			l.reportFile(at, s.File, reason(err))
 		}
@@ -74,7 +74,14 @@ func (l *loader) readSecrets() {
 // names, and what about it may not be meant.
 func ReadPSK(path string) (psk PSK, notes []string, err error) {
 	psk, notes, complaint := readPSK(path)
+	if complaint == "" {
+		err = newTrust().check(path, func(text string) { complaint = cmp.Or(complaint, text) })
+	}
+	if err != nil {
+		complaint = reason(err)
+	}
 	if complaint != "" {
+		clear(psk.Bytes())
 		return PSK{}, nil, fmt.Errorf("%s: %s", printable(path), complaint)
 	}
 	for i := range notes {

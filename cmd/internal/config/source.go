@@ -135,12 +135,14 @@ func reason(err error) string {
 // decode takes one file's bytes. It touches no other file.
 func (l *loader) decode(s *source, src []byte) {
 	l.order[s.name] = len(l.order)
-	if s.from != nil && foreign(src) {
+	before := len(l.problems)
+	root, ok := l.parse(s.name, src)
+	if s.from != nil && (ok && !hasOurKey(root) || !ok && foreign(src)) {
+		l.problems = l.problems[:before]
 		l.incomplete = true
-		l.reportSource(s, "not a configuration: it has none of the keys "+strings.Join(includedKeys.names(), ", "))
+		l.reportSource(s, notOurs())
 		return
 	}
-	root, ok := l.parse(s.name, src)
 	if !ok {
 		l.incomplete = true
 		return

@@ -4,7 +4,21 @@ import (
 	"os"
 	"strings"
 	"testing"
+
+	"github.com/ikepulse/ikepulse/test/require"
 )
+
+// shown are problems, with folders as seen from the working directory.
+func shown(t *testing.T, ps Problems) string {
+	t.Helper()
+	cwd, err := os.Getwd()
+	must(t, err)
+	if ps == nil {
+		return ""
+	}
+	text := strings.TrimSuffix(ps.Error(), "\n1 problem; nothing was changed")
+	return strings.NewReplacer(cwd+"/", "", cwd, ".").Replace(text)
+}
 
 const including = "include: [conf.d/*.yaml]\n" + withSecret
 
@@ -63,7 +77,7 @@ func TestWhoElseCanChange(t *testing.T) {
 		must(t, os.Chmod(c.path, c.mode))
 		for name, load := range map[string]func(string, Checks) (*Config, Problems){"Load": Load, "Check": Check} {
 			_, ps := load("a.yaml", checks)
-			if got := strings.TrimSuffix(ps.Error(), "\n1 problem; nothing was changed"); c.want != "" && got != c.want || c.want == "" && ps != nil {
+			if got := shown(t, ps); c.want != "" && got != c.want || c.want == "" && ps != nil {
 				t.Errorf("%s, %s of mode %v and owner %d: %s\nwant %s", name, c.path, c.mode, c.owner, got, c.want)
 			}
 		}
@@ -80,7 +94,7 @@ func TestEveryOwnershipAtOnce(t *testing.T) {
 	}
 	_, ps := Load("a.yaml", checks)
 	for _, name := range []string{"a.yaml: every", "folder .: ", "b.yaml: every", "folder conf.d: ", "c.yaml: every", "a.psk: open", "folder s: "} {
-		if strings.Count(ps.Error(), name) != 1 {
+		if strings.Count(shown(t, ps), name) != 1 {
 			t.Errorf("not once: %q", name)
 		}
 	}
@@ -89,18 +103,53 @@ func TestEveryOwnershipAtOnce(t *testing.T) {
 	}
 }
 
-// TestFolderBehindASymlink: both the folder of the link and that of the file
-// decide what is read.
-func TestFolderBehindASymlink(t *testing.T) {
-	for _, open := range []string{"conf.d", "available"} {
-		folderOfAll(t)
-		must(t, os.Mkdir("available", 0o755))
-		must(t, os.Rename("conf.d/b.yaml", "available/b.yaml"))
-		must(t, os.Symlink("../available/b.yaml", "conf.d/b.yaml"))
-		must(t, os.Chmod(open, 0o777))
-		_, ps := Load("a.yaml", checks)
-		if len(ps) != 1 || !strings.Contains(ps.Error(), "conf.d/b.yaml: the folder "+open+": everyone") {
-			t.Errorf("%s: %s", open, ps.Error())
+// TestFoldersOnTheWay: whoever may rename a folder on the way to a file, or a
+// link, decides what is read.
+func TestFoldersOnTheWay(t *testing.T) {
+	const everyone = ": everyone may write to it (mode 0777); take that right away: chmod go-w"
+	for _, c := range []struct{ open, want string }{
+		{"", ""},
+		{"up", "the folder up" + everyone},
+		{"up/etc", "the folder up/etc" + everyone},
+		{"links", "the folder links" + everyone},
+		{"links/more", "the folder links/more" + everyone},
+		{"real", "the folder real" + everyone},
+		{"real/conf", "the folder real/conf" + everyone},
+	} {
+		write(t, nil)
+		for _, folder := range []string{"up/etc", "links/more", "real/conf/sub"} {
+			must(t, os.MkdirAll(folder, 0o755))
+		}
+		must(t, os.WriteFile("real/conf/sub/a.yaml", []byte(minimal), 0o600))
+		must(t, os.WriteFile("real/conf/sub/a.psk", secretBytes(32), 0o600))
+		must(t, os.Symlink("../../links/here", "up/etc/ikepulse"))
+		must(t, os.Symlink("more/there", "links/here"))
+		must(t, os.Symlink("../../real/conf", "links/more/there"))
+		if c.open != "" {
+			must(t, os.Chmod(c.open, 0o777))
+		}
+		_, ps := Load("up/etc/ikepulse/sub/a.yaml", checks)
+		if got := strings.TrimPrefix(shown(t, ps), "up/etc/ikepulse/sub/a.yaml: "); got != c.want {
+			t.Errorf("%s is open: %s\nwant %s", c.open, got, c.want)
+		}
+		if _, _, err := ReadPSK("up/etc/ikepulse/sub/a.psk"); (err == nil) != (c.want == "") || err != nil && !strings.HasSuffix(err.Error(), everyone) {
+			t.Errorf("%s is open: the secret of a command: %v", c.open, err)
+		}
+	}
+}
+
+// TestLinkInAStickyFolder: whoever owns the link may point it elsewhere.
+func TestLinkInAStickyFolder(t *testing.T) {
+	require.Have(t, "root")
+	for owner, want := range map[int]string{0: "", 65534: "the link tmp/a.yaml: owned by user 65534, who may change it; give it to root: chown root"} {
+		write(t, map[string]string{"real/b.yaml": minimal})
+		must(t, os.Mkdir("tmp", 0o755))
+		must(t, os.Symlink("../real/b.yaml", "tmp/a.yaml"))
+		must(t, os.Lchown("tmp/a.yaml", owner, -1))
+		must(t, os.Chmod("tmp", 0o777|os.ModeSticky))
+		_, ps := Load("tmp/a.yaml", checks)
+		if got := strings.TrimPrefix(shown(t, ps), "tmp/a.yaml: "); got != want {
+			t.Errorf("owner %d: %s, want %s", owner, got, want)
 		}
 	}
 }

@@ -27,6 +27,10 @@ func DirectoryComplaint(info fs.FileInfo) string {
 	return Complaint(info)
 }
 
+// LinkComplaint is Complaint for a symbolic link: its mode says nothing, but in
+// a directory that is sticky its owner may replace it.
+func LinkComplaint(info fs.FileInfo) string { return foreign(uid(info), os.Geteuid()) }
+
 func foreign(uid, euid int) string {
 	if uid == 0 || uid == euid {
 		return ""

@@ -1,6 +1,8 @@
 package sa
 
 import (
+	"fmt"
+
 	"net/netip"
 
 	"github.com/ikepulse/ikepulse/ike/internal/suite"
@@ -16,9 +18,12 @@ type Initiate struct{}
 // Agreed answers an Agree step. What it holds is the receiver's, who wipes it.
 type Agreed struct {
 	Private *suite.Private
-	Secret  []byte
-	Err     error // the peer's value was refused
+	Secret  []byte `json:"-"`
+	Err     error  // the peer's value was refused
 }
+
+// Format keeps the secret out of logs, whatever the verb.
+func (a Agreed) Format(f fmt.State, _ rune) { _, _ = fmt.Fprintf(f, "[agreed: %v]", a.Err) }
 
 // Wipe overwrites what an SA that is gone does not take any more.
 func (a Agreed) Wipe() {

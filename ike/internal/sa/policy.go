@@ -1,6 +1,8 @@
 package sa
 
 import (
+	"encoding/json"
+	"fmt"
 	"net/netip"
 	"slices"
 
@@ -13,6 +15,12 @@ type Secret struct {
 	ID  Pattern
 	PSK []byte
 }
+
+// Format keeps the key out of logs, whatever the verb.
+func (s Secret) Format(f fmt.State, _ rune) { _, _ = fmt.Fprintf(f, "[secret of %v]", s.ID) }
+
+// MarshalJSON does for a log in JSON.
+func (s Secret) MarshalJSON() ([]byte, error) { return json.Marshal(fmt.Sprint(s)) }
 
 // Policy is what the configuration allows: connections and secrets, indexed so
 // that a look-up costs the same for ten peers and for a million. It is built
@@ -27,6 +35,11 @@ type Policy struct {
 	byAddr   map[netip.Addr][]suite.Proposal
 	secrets  map[ID][]byte
 	wildPSKs []Secret
+}
+
+// Format keeps the keys out of logs, whatever the verb.
+func (p Policy) Format(f fmt.State, _ rune) {
+	_, _ = fmt.Fprintf(f, "[policy of %d connections]", len(p.Conns))
 }
 
 // NewPolicy indexes the connections and sets their Index.

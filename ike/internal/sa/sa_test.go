@@ -2,9 +2,11 @@ package sa
 
 import (
 	"bytes"
+	"encoding/base64"
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
 	"math/rand/v2"
 	"net/netip"
@@ -281,6 +283,32 @@ func TestNoKeyIsPrinted(t *testing.T) {
 				}
 			}
 		}
+	}
+}
+
+// TestNoSecretIsPrinted: neither the keys of the configuration nor what is agreed
+// is, also within something else.
+func TestNoSecretIsPrinted(t *testing.T) {
+	key := []byte("swordfish-of-twenty-characters")
+	secrets := []Secret{{pattern("anna@example.org"), key}, {pattern("*@example.org"), key}}
+	policy := NewPolicy(nil, secrets)
+	var out bytes.Buffer
+	for _, v := range []any{secrets[0], &secrets[0], secrets, policy, *policy, Agreed{Secret: key}, &Agreed{Secret: key}, []Command{Agreed{Secret: key}}, struct{ S []Secret }{secrets}} {
+		for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%X", "%d"} {
+			fmt.Fprintf(&out, verb+"\n", v)
+		}
+		slog.New(slog.NewJSONHandler(&out, nil)).Info("x", "v", v)
+		slog.New(slog.NewTextHandler(&out, nil)).Info("x", "v", v)
+	}
+	text := strings.ToLower(out.String())
+	for _, form := range []string{string(key), hex.EncodeToString(key), strings.Trim(fmt.Sprint(key), "[]"), fmt.Sprintf("%#v", key[:4])[7:20],
+		strings.ToLower(base64.StdEncoding.EncodeToString(key))[:20]} {
+		if strings.Contains(text, form) {
+			t.Errorf("%q is printed", form)
+		}
+	}
+	if !strings.Contains(text, "[secret of anna@example.org]") || !strings.Contains(text, "[policy of 0 connections]") {
+		t.Errorf("%s", text)
 	}
 }
 
