@@ -2,7 +2,6 @@ package sa
 
 import (
 	"fmt"
-
 	"net/netip"
 
 	"github.com/ikepulse/ikepulse/ike/internal/suite"
