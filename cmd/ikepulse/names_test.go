@@ -28,15 +28,9 @@ func (s *site) namedClientThat(server netip.Addr, changes ...string) *daemon {
 			s.t.Fatal(err)
 		}
 	}
-	conf := s.write("resolv.conf", "nameserver "+server.String()+"\noptions timeout:1\n")
 	config := strings.NewReplacer(append(changes, "[198.51.100.1]", "[vpn.example.org]",
 		"local_ts: [dynamic]", "local_ts: [dynamic], start_action: start")...).Replace(fmt.Sprintf(clientConfig, s.dir))
-	return s.runPrepared(s.Clients[0], func() error {
-		if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
-			return err
-		}
-		return unix.Mount(conf, "/etc/resolv.conf", "", unix.MS_BIND, "")
-	}, "--instance", "anna", "--config", s.write("anna.yaml", config))
+	return s.runPrepared(s.Clients[0], s.resolves(server), "--instance", "anna", "--config", s.write("anna.yaml", config))
 }
 
 // TestNameMoves: the gateway has died without a word, and its name has the address
@@ -123,6 +117,17 @@ func TestNames(t *testing.T) {
 	s.detached()
 }
 
+// resolves has a process ask that name server.
+func (s *site) resolves(server netip.Addr) (prepare func() error) {
+	conf := s.write("resolv.conf", "nameserver "+server.String()+"\noptions timeout:1\n")
+	return func() error {
+		if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
+			return err
+		}
+		return unix.Mount(conf, "/etc/resolv.conf", "", unix.MS_BIND, "")
+	}
+}
+
 // sixth gives the client a way to the gateway's segment by IPv6. A router asks for
 // neighbours from its link-local address.
 func (s *site) sixth() {
@@ -172,4 +177,38 @@ func TestNameServers(t *testing.T) {
 			s.detached()
 		})
 	}
+}
+
+// TestCachingResolver: a resolver of the client's own host asks by the tunnel, and
+// so brings nothing up: check and status say so, and the remedy is one.
+func TestCachingResolver(t *testing.T) {
+	s := newSite(t)
+	server, cache := netip.MustParseAddr("198.51.100.53"), netip.MustParseAddr("127.0.0.53")
+	s.nameServer(server).set(lab.GatewayAddr)
+	s.caches(s.Clients[0], netip.AddrPortFrom(cache, 53), netip.AddrPortFrom(server, 53))
+	gw := s.run(s.Gateway, "--config", s.write("gateway.yaml", gatewayConfig))
+	client := s.namedClient(cache, "mode: off")
+	s.await("status says why", func() error {
+		r := s.do(s.Clients[0], "--instance", "anna", "status")
+		if !strings.Contains(r.out, "perhaps 127.0.0.53:53 asks others by the tunnel; bypass: [their addresses]") {
+			return errors.New(r.out)
+		}
+		return nil
+	})
+	var out lab.Transcript
+	check := s.end(s.start(s.Clients[0], &out, s.resolves(cache), "check", "--config", s.dir+"/anna.yaml"), &out)
+	if says := "127.0.0.53 is a resolver of this host, which asks others by the tunnel: vpn.example.org is not found"; check.code != 0 || strings.Count(check.out, says) != 1 {
+		t.Errorf("check: %d %s", check.code, check.out)
+	}
+	s.stop(client)
+	client = s.namedClientThat(cache, "xdp: {capacity: 64", "bypass: [198.51.100.53]\nxdp: {capacity: 64")
+	s.await("the tunnel comes up", func() error {
+		if st, code := s.status(s.Clients[0], "--instance", "anna"); code != 0 || st.IKE.Up != 1 {
+			return fmt.Errorf("%q", st.Problems)
+		}
+		return nil
+	})
+	s.ping(2)
+	s.stop(client, gw)
+	s.detached()
 }

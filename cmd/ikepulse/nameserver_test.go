@@ -153,6 +153,11 @@ func lookUp(ns *lab.Namespace, server netip.AddrPort) (answer []byte, err error)
 	if err != nil {
 		return nil, err
 	}
+	return ask(ns, server, q)
+}
+
+// ask sends a question and waits a little for the answer.
+func ask(ns *lab.Namespace, server netip.AddrPort, q []byte) (answer []byte, err error) {
 	err = ns.Do(func() error {
 		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 		if err != nil {
@@ -170,4 +175,35 @@ func lookUp(ns *lab.Namespace, server netip.AddrPort) (answer []byte, err error)
 		return err
 	})
 	return answer, err
+}
+
+// caches runs a resolver on a host, at a loopback address, that asks another as any
+// program would, until the test ends.
+func (s *site) caches(ns *lab.Namespace, at, upstream netip.AddrPort) {
+	s.t.Helper()
+	var c *net.UDPConn
+	err := ns.Do(func() (err error) {
+		c, err = net.ListenUDP("udp", net.UDPAddrFromAddrPort(at))
+		return err
+	})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.t.Cleanup(func() { c.Close() })
+	go func() { // ends with the socket
+		b := make([]byte, 512)
+		for {
+			size, from, err := c.ReadFromUDPAddrPort(b)
+			if err != nil {
+				return
+			}
+			answer, err := ask(ns, upstream, b[:size])
+			var m dnsmessage.Message
+			if err != nil && m.Unpack(b[:size]) == nil {
+				m.Response, m.RCode, m.Additionals = true, dnsmessage.RCodeServerFailure, nil
+				answer, _ = m.Pack() // it has been unpacked
+			}
+			_, _ = c.WriteToUDPAddrPort(answer, from) // who asks may have gone
+		}
+	}()
 }

@@ -120,15 +120,9 @@ func newGuard(n Names, c *config.Config, log *slog.Logger) (*guard, error) {
 // covers. It is not asked on a host that has none of the listen addresses: the
 // configuration is for another.
 func HiddenNetworks(c *config.Config) (all []string) {
-	names := NamesOf(loader.DefaultInstance)
-	h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
-	if err != nil {
-		return nil
-	}
-	defer h.Close()
-	host, err := barrier.Look(h, names.TUN, names.Table)
+	host := hostHere()
 	here := func(a barrier.Attached) bool { return slices.Contains(c.Listen.Addresses, a.Address) }
-	if err != nil || !slices.ContainsFunc(host.Attached, here) {
+	if !slices.ContainsFunc(host.Attached, here) {
 		return nil
 	}
 	config := covers(c)
@@ -136,6 +130,22 @@ func HiddenNetworks(c *config.Config) (all []string) {
 		all = append(all, hiddenText(hidden))
 	}
 	return all
+}
+
+// hostHere is what this host has, beside what is the default instance's own;
+// nothing, if it cannot be looked at.
+func hostHere() barrier.Host {
+	names := NamesOf(loader.DefaultInstance)
+	h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	if err != nil {
+		return barrier.Host{}
+	}
+	defer h.Close()
+	host, err := barrier.Look(h, names.TUN, names.Table)
+	if err != nil {
+		return barrier.Host{}
+	}
+	return host
 }
 
 // covers is what a configuration says of barriers.
