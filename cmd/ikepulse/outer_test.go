@@ -1,0 +1,179 @@
+package main
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/ikepulse/ikepulse/test/lab"
+)
+
+// fragments wants that outer packets that are too long for the link pass as
+// fragments, in both directions.
+func (s *segment) fragments() {
+	s.t.Helper()
+	for _, ns := range []*lab.Namespace{s.Clients[0], s.NAT} {
+		err := ns.Do(func() error {
+			dev, err := netlink.LinkByName("c0")
+			if err != nil {
+				return err
+			}
+			return netlink.LinkSetMTU(dev, narrowMTU)
+		})
+		if err != nil {
+			s.t.Fatal(err)
+		}
+	}
+	type part struct{ out, later bool }
+	fragment := func(f lab.Frame) (p part, ok bool) {
+		if len(f.Data) < 34 || f.Data[12] != 8 {
+			return p, false
+		}
+		flags := binary.BigEndian.Uint16(f.Data[20:])
+		return part{f.Outgoing, flags&0x1fff != 0}, flags&0x3fff != 0
+	}
+	seen, err := s.Clients[0].Capture(lab.ClientLink, func(f lab.Frame) bool { _, ok := fragment(f); return ok })
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.await("a long packet goes there and back", s.longPacket)
+	frames, err := seen.Stop()
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	parts := map[part]bool{}
+	for _, f := range frames {
+		p, _ := fragment(f)
+		parts[p] = true
+	}
+	if len(parts) != 4 {
+		s.t.Errorf("of the four kinds of fragments there were but %v", parts)
+	}
+}
+
+// longPacket goes through the tunnel to the gateway, which sends it back.
+func (s *segment) longPacket() error {
+	open := func(ns *lab.Namespace, at netip.AddrPort) (c *net.UDPConn, err error) {
+		err = ns.Do(func() (err error) {
+			c, err = net.ListenUDP("udp4", net.UDPAddrFromAddrPort(at))
+			return err
+		})
+		return c, err
+	}
+	echo, err := open(s.Gateway, netip.AddrPortFrom(inner, 7))
+	if err != nil {
+		return err
+	}
+	defer echo.Close()
+	go func() { // ends with the socket
+		b := make([]byte, 2000)
+		for {
+			n, from, err := echo.ReadFromUDPAddrPort(b)
+			if err != nil {
+				return
+			}
+			_, _ = echo.WriteToUDPAddrPort(b[:n], from) // it is sent again
+		}
+	}()
+	c, err := open(s.Clients[0], netip.AddrPortFrom(netip.IPv4Unspecified(), 0))
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	b := make([]byte, 1200)
+	_, err = c.WriteToUDPAddrPort(b, netip.AddrPortFrom(inner, 7))
+	if err == nil {
+		err = c.SetReadDeadline(time.Now().Add(answerTime))
+	}
+	if err == nil {
+		_, err = c.Read(b)
+	}
+	return err
+}
+
+// pathErrors wants that the client hears what a router says of its outer packets,
+// and what the gateway's host says when nobody listens there any more.
+func (s *segment) pathErrors(gw *daemon) {
+	s.t.Helper()
+	outer := udpPacket(netip.AddrPortFrom(lab.ClientAddr(0), 4500), netip.AddrPortFrom(lab.GatewayAddr, 4500), make([]byte, 32))
+	s.hears("fragmentation needed", func() {
+		if err := s.NAT.Do(func() error { return tooLong(onLink, lab.ClientAddr(0), outer) }); err != nil {
+			s.t.Fatal(err)
+		}
+	})
+	if err := gw.Signal(unix.SIGKILL); err != nil {
+		s.t.Fatal(err)
+	}
+	<-gw.Done()
+	s.hears("port unreachable", func() {
+		_ = s.longPacket() // nobody answers
+	})
+}
+
+// tooLong sends an ICMP error about a packet. RFC 1191 §4
+func tooLong(from, to netip.Addr, about []byte) error {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_ICMP)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	b := append([]byte{3, 4, 0, 0, 0, 0, 0x02, 0x80}, about[:28]...)
+	sum := uint32(0)
+	for i := 0; i < len(b); i += 2 {
+		sum += uint32(binary.BigEndian.Uint16(b[i:]))
+	}
+	sum = sum>>16 + sum&0xffff
+	binary.BigEndian.PutUint16(b[2:], ^uint16(sum+sum>>16))
+	return errors.Join(unix.Bind(fd, &unix.SockaddrInet4{Addr: from.As4()}), unix.Sendto(fd, b, 0, &unix.SockaddrInet4{Addr: to.As4()}))
+}
+
+// hears wants that what does something brings an ICMP error to the client's kernel.
+func (s *segment) hears(what string, do func()) {
+	s.t.Helper()
+	before := s.unreachables()
+	s.await(what+" is heard", func() error {
+		do()
+		if n := s.unreachables(); n == before {
+			return fmt.Errorf("still %d", n)
+		}
+		return nil
+	})
+}
+
+// unreachables is how many such messages the client's kernel has taken.
+func (s *segment) unreachables() (n int) {
+	s.t.Helper()
+	s.onClient(func(netlink.Link) error {
+		b, err := os.ReadFile("/proc/thread-self/net/snmp")
+		if err != nil {
+			return err
+		}
+		var names []string
+		for line := range strings.Lines(string(b)) {
+			f := strings.Fields(line)
+			if f[0] != "Icmp:" {
+				continue
+			}
+			if names == nil {
+				names = f
+				continue
+			}
+			for i, name := range names {
+				if name == "InDestUnreachs" {
+					_, err = fmt.Sscan(f[i], &n)
+					return err
+				}
+			}
+		}
+		return errors.New("no such counter")
+	})
+	return n
+}
