@@ -23,6 +23,12 @@ func (s *site) namedClient(server netip.Addr, dpd string) *daemon {
 // namedClientThat is that with other changes to the client's configuration.
 func (s *site) namedClientThat(server netip.Addr, changes ...string) *daemon {
 	s.t.Helper()
+	return s.namedClientOn(s.resolves(server), changes...)
+}
+
+// namedClientOn is that on a host that is prepared so.
+func (s *site) namedClientOn(prepare func() error, changes ...string) *daemon {
+	s.t.Helper()
 	for _, which := range []string{"all", lab.ClientLink} {
 		if err := s.Clients[0].Sysctl("net/ipv4/conf/"+which+"/rp_filter", "2"); err != nil {
 			s.t.Fatal(err)
@@ -30,7 +36,7 @@ func (s *site) namedClientThat(server netip.Addr, changes ...string) *daemon {
 	}
 	config := strings.NewReplacer(append(changes, "[198.51.100.1]", "[vpn.example.org]",
 		"local_ts: [dynamic]", "local_ts: [dynamic], start_action: start")...).Replace(fmt.Sprintf(clientConfig, s.dir))
-	return s.runPrepared(s.Clients[0], s.resolves(server), "--instance", "anna", "--config", s.write("anna.yaml", config))
+	return s.runPrepared(s.Clients[0], prepare, "--instance", "anna", "--config", s.write("anna.yaml", config))
 }
 
 // TestNameMoves: the gateway has died without a word, and its name has the address
@@ -202,6 +208,50 @@ func TestCachingResolver(t *testing.T) {
 	}
 	s.stop(client)
 	client = s.namedClientThat(cache, "xdp: {capacity: 64", "bypass: [198.51.100.53]\nxdp: {capacity: 64")
+	s.await("the tunnel comes up", func() error {
+		if st, code := s.status(s.Clients[0], "--instance", "anna"); code != 0 || st.IKE.Up != 1 {
+			return fmt.Errorf("%q", st.Problems)
+		}
+		return nil
+	})
+	s.ping(2)
+	s.stop(client, gw)
+	s.detached()
+}
+
+// TestNamesWithoutNFTables: where nothing gives packets our mark the filter by the
+// reverse path drops what a covered name server answers, whatever it minds; status
+// names what helps, and that does.
+func TestNamesWithoutNFTables(t *testing.T) {
+	s := newSite(t)
+	server := netip.MustParseAddr("198.51.100.53")
+	s.nameServer(server).set(lab.GatewayAddr)
+	gw := s.run(s.Gateway, "--config", s.write("gateway.yaml", gatewayConfig))
+	client := s.namedClientOn(func() error {
+		return errors.Join(s.resolves(server)(), lackNetlink([]uint32{unix.NETLINK_NETFILTER}))
+	})
+	if err := s.Clients[0].Sysctl("net/ipv4/conf/all/src_valid_mark", "1"); err != nil {
+		t.Fatal(err)
+	}
+	const remedy = "without nftables it must be off: sysctl -w "
+	var settings []string
+	s.await("status names the remedy", func() error {
+		st, _ := s.status(s.Clients[0], "--instance", "anna")
+		problems := strings.Join(st.Problems, "\n")
+		_, after, found := strings.Cut(problems, remedy)
+		if !found || !strings.Contains(problems, "no answer from "+server.String()) {
+			return errors.New(problems)
+		}
+		line, _, _ := strings.Cut(after, "\n")
+		settings = strings.Fields(line)
+		return nil
+	})
+	for _, setting := range settings {
+		name, value, _ := strings.Cut(setting, "=")
+		if err := s.Clients[0].Sysctl(strings.ReplaceAll(name, ".", "/"), value); err != nil {
+			t.Fatal(err)
+		}
+	}
 	s.await("the tunnel comes up", func() error {
 		if st, code := s.status(s.Clients[0], "--instance", "anna"); code != 0 || st.IKE.Up != 1 {
 			return fmt.Errorf("%q", st.Problems)

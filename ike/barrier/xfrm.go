@@ -87,6 +87,8 @@ func RemoveXFRM(o Options) error {
 
 func (*xfrm) Kind() string { return "XFRM policies" }
 
+func (*xfrm) Hears() bool { return true } // such sockets have policies of their own
+
 func (f *xfrm) Concerns(e Event) bool {
 	return e.What == PolicyChanged && (e.Owner == f.Mark || e.Owner == 0) || e.What == LinkChanged && e.Link == f.TUN
 }
