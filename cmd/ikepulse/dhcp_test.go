@@ -246,9 +246,9 @@ func take(answer []byte) error {
 	if len(lease) != 4 {
 		return errors.New("no lease")
 	}
-	time := int(binary.BigEndian.Uint32(lease))
+	seconds := int(binary.BigEndian.Uint32(lease))
 	network := &net.IPNet{IP: leased.Addr().AsSlice(), Mask: net.CIDRMask(leased.Bits(), 32)}
-	if err := netlink.AddrReplace(dev, &netlink.Addr{IPNet: network, ValidLft: time, PreferedLft: time}); err != nil {
+	if err := netlink.AddrReplace(dev, &netlink.Addr{IPNet: network, ValidLft: seconds, PreferedLft: seconds}); err != nil {
 		return err
 	}
 	for b := dhcpOption(answer, optionRoute); len(b) > 0; {
