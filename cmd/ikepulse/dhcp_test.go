@@ -224,15 +224,21 @@ func udpPacket(from, to netip.AddrPort, payload []byte) []byte {
 	b := []byte{0x45, 0, 0, 0, 0, 0, 0, 0, 64, unix.IPPROTO_UDP, 0, 0}
 	binary.BigEndian.PutUint16(b[2:], uint16(28+len(payload)))
 	b = append(append(b, from.Addr().AsSlice()...), to.Addr().AsSlice()...)
-	sum := uint32(0)
-	for i := 0; i < len(b); i += 2 {
-		sum += uint32(binary.BigEndian.Uint16(b[i:]))
-	}
-	binary.BigEndian.PutUint16(b[10:], ^uint16(sum+sum>>16))
+	binary.BigEndian.PutUint16(b[10:], checksum(b))
 	b = binary.BigEndian.AppendUint16(b, from.Port())
 	b = binary.BigEndian.AppendUint16(b, to.Port())
 	b = binary.BigEndian.AppendUint16(b, uint16(8+len(payload)))
 	return append(append(b, 0, 0), payload...)
+}
+
+// checksum is that of RFC 1071, of an even number of bytes.
+func checksum(b []byte) uint16 {
+	sum := uint32(0)
+	for ; len(b) > 1; b = b[2:] {
+		sum += uint32(binary.BigEndian.Uint16(b))
+	}
+	sum = sum>>16 + sum&0xffff
+	return ^uint16(sum + sum>>16)
 }
 
 // take gives the interface the address for the lease's time, and the host the

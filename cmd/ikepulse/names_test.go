@@ -104,13 +104,7 @@ func TestNames(t *testing.T) {
 		t.Error("another's question to the name server went beside the tunnel")
 	}
 	dns.set(lab.GatewayAddr)
-	s.await("the tunnel comes up", func() error {
-		if st, code := s.status(s.Clients[0], "--instance", "anna"); code != 0 {
-			return fmt.Errorf("%q", st.Problems)
-		}
-		return nil
-	})
-	s.ping(2)
+	s.comesUp()
 	const marks = "net/ipv4/conf/all/src_valid_mark"
 	if err := s.Clients[0].Sysctl(marks, "0"); err != nil {
 		t.Fatal(err)
@@ -121,6 +115,18 @@ func TestNames(t *testing.T) {
 	}
 	s.stop(client, gw)
 	s.detached()
+}
+
+// comesUp wants the client's tunnel.
+func (s *site) comesUp() {
+	s.t.Helper()
+	s.await("the tunnel comes up", func() error {
+		if st, code := s.status(s.Clients[0], "--instance", "anna"); code != 0 || st.IKE.Up != 1 {
+			return fmt.Errorf("%q", st.Problems)
+		}
+		return nil
+	})
+	s.ping(2)
 }
 
 // resolves has a process ask that name server.
@@ -169,13 +175,7 @@ func TestNameServers(t *testing.T) {
 			dns.set(lab.GatewayAddr)
 			gw := s.run(s.Gateway, "--config", s.write("gateway.yaml", gatewayConfig))
 			client := s.namedClientThat(c.server, "remote_ts: [0.0.0.0/0]", `remote_ts: [0.0.0.0/0, "::/0"]`)
-			s.await("the tunnel comes up", func() error {
-				if st, code := s.status(s.Clients[0], "--instance", "anna"); code != 0 || st.IKE.Up != 1 {
-					return fmt.Errorf("%q", st.Problems)
-				}
-				return nil
-			})
-			s.ping(2)
+			s.comesUp()
 			if called := dns.callers() > 0; called != c.truncates {
 				t.Errorf("asked by TCP: %v, want %v", called, c.truncates)
 			}
@@ -208,13 +208,7 @@ func TestCachingResolver(t *testing.T) {
 	}
 	s.stop(client)
 	client = s.namedClientThat(cache, "xdp: {capacity: 64", "bypass: [198.51.100.53]\nxdp: {capacity: 64")
-	s.await("the tunnel comes up", func() error {
-		if st, code := s.status(s.Clients[0], "--instance", "anna"); code != 0 || st.IKE.Up != 1 {
-			return fmt.Errorf("%q", st.Problems)
-		}
-		return nil
-	})
-	s.ping(2)
+	s.comesUp()
 	s.stop(client, gw)
 	s.detached()
 }
@@ -252,13 +246,7 @@ func TestNamesWithoutNFTables(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	s.await("the tunnel comes up", func() error {
-		if st, code := s.status(s.Clients[0], "--instance", "anna"); code != 0 || st.IKE.Up != 1 {
-			return fmt.Errorf("%q", st.Problems)
-		}
-		return nil
-	})
-	s.ping(2)
+	s.comesUp()
 	s.stop(client, gw)
 	s.detached()
 }

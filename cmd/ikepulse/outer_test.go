@@ -126,12 +126,7 @@ func tooLong(from, to netip.Addr, about []byte) error {
 	}
 	defer unix.Close(fd)
 	b := append([]byte{3, 4, 0, 0, 0, 0, 0x02, 0x80}, about[:28]...)
-	sum := uint32(0)
-	for i := 0; i < len(b); i += 2 {
-		sum += uint32(binary.BigEndian.Uint16(b[i:]))
-	}
-	sum = sum>>16 + sum&0xffff
-	binary.BigEndian.PutUint16(b[2:], ^uint16(sum+sum>>16))
+	binary.BigEndian.PutUint16(b[2:], checksum(b))
 	return errors.Join(unix.Bind(fd, &unix.SockaddrInet4{Addr: from.As4()}), unix.Sendto(fd, b, 0, &unix.SockaddrInet4{Addr: to.As4()}))
 }
 

@@ -99,6 +99,20 @@ func coversWorld(c *config.Config) bool {
 	})
 }
 
+// unheard are those of the name servers that a filter does not let answer.
+func (g *guard) unheard(servers []netip.Addr) (all []string) {
+	deaf := func(f barrier.Filter) bool { return !f.Hears() }
+	if !g.named || !slices.ContainsFunc(g.filters, deaf) {
+		return nil
+	}
+	for _, a := range servers {
+		if !a.IsLoopback() && g.plan.At(netip.PrefixFrom(a, a.BitLen())) == barrier.Covered {
+			all = append(all, a.String())
+		}
+	}
+	return all
+}
+
 // byTunnel adds to what a resolver of this host has answered why that may be.
 func byTunnel(err error) error {
 	var d *net.DNSError

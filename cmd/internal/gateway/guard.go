@@ -506,25 +506,6 @@ func (g *guard) survey() {
 	g.now = b
 }
 
-// unheard are those of the name servers that a filter does not let answer.
-func (g *guard) unheard(servers []netip.Addr) (all []string) {
-	deaf := func(f barrier.Filter) bool { return !f.Hears() }
-	if !g.named || !slices.ContainsFunc(g.filters, deaf) {
-		return nil
-	}
-	for _, a := range servers {
-		if !a.IsLoopback() && g.plan.At(netip.PrefixFrom(a, a.BitLen())) == barrier.Covered {
-			all = append(all, a.String())
-		}
-	}
-	return all
-}
-
-// marks reports whether what brings a tunnel up comes in with our mark.
-func (g *guard) marks() bool {
-	return slices.ContainsFunc(g.filters, func(f barrier.Filter) bool { return f.Kind() == "nftables" })
-}
-
 // status is as of the last look.
 func (g *guard) status() Barriers {
 	g.mu.Lock()

@@ -53,6 +53,11 @@ func reverseFilters() (names []string) {
 	return names
 }
 
+// marks reports whether what brings a tunnel up comes in with our mark.
+func (g *guard) marks() bool {
+	return slices.ContainsFunc(g.filters, func(f barrier.Filter) bool { return f.Kind() == "nftables" })
+}
+
 // reverseProblem says what the filter would drop. Where no nftables give the mark,
 // to mind it does not help.
 func (d *daemon) reverseProblem() string {
