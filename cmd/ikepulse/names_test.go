@@ -132,12 +132,15 @@ func (s *site) comesUp() {
 // resolves has a process ask that name server.
 func (s *site) resolves(server netip.Addr) (prepare func() error) {
 	conf := s.write("resolv.conf", "nameserver "+server.String()+"\noptions timeout:1\n")
-	return func() error {
-		if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
-			return err
-		}
-		return unix.Mount(conf, "/etc/resolv.conf", "", unix.MS_BIND, "")
+	return func() error { return overlaid(conf, "/etc/resolv.conf") }
+}
+
+// overlaid has a process find another file at a place.
+func overlaid(file, at string) error {
+	if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
+		return err
 	}
+	return unix.Mount(file, at, "", unix.MS_BIND, "")
 }
 
 // sixth gives the client a way to the gateway's segment by IPv6. A router asks for

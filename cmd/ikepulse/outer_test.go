@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"strings"
+	"testing"
 	"time"
 
 	"github.com/vishvananda/netlink"
@@ -16,9 +17,26 @@ import (
 	"github.com/ikepulse/ikepulse/test/lab"
 )
 
+// TestFragmentsOverIPv6: the fragments of what carries a tunnel for everything, which
+// covers the gateway's address as any other, pass by IPv6, too.
+func TestFragmentsOverIPv6(t *testing.T) {
+	s := newSite(t)
+	s.sixth()
+	gw := s.run(s.Gateway, "--config", s.write("gateway.yaml", strings.NewReplacer("[198.51.100.1]", `["2001:db8:1::1"]`,
+		"local_ts: [0.0.0.0/0]", `local_ts: [0.0.0.0/0, "::/0"]`).Replace(gatewayConfig)))
+	client := s.runPrepared(s.Clients[0], s.knows("2001:db8:1::1"), "--instance", "anna", "--config", s.write("anna.yaml",
+		strings.NewReplacer("[10.7.0.2]", `["2001:db8:7::2"]`, "[198.51.100.1]", "[vpn.example.org]", "remote_ts: [0.0.0.0/0]", `remote_ts: [0.0.0.0/0, "::/0"]`).
+			Replace(fmt.Sprintf(clientConfig, s.dir))))
+	s.want(s.Clients[0], 0, []string{"office is up\n"}, "--instance", "anna", "initiate", "office")
+	const least = 1280 // RFC 8200 §5
+	s.fragments(least)
+	s.stop(client, gw)
+	s.detached()
+}
+
 // fragments wants that outer packets that are too long for the link pass as
 // fragments, in both directions.
-func (s *segment) fragments() {
+func (s *site) fragments(mtu int) {
 	s.t.Helper()
 	for _, ns := range []*lab.Namespace{s.Clients[0], s.NAT} {
 		err := ns.Do(func() error {
@@ -26,21 +44,13 @@ func (s *segment) fragments() {
 			if err != nil {
 				return err
 			}
-			return netlink.LinkSetMTU(dev, narrowMTU)
+			return netlink.LinkSetMTU(dev, mtu)
 		})
 		if err != nil {
 			s.t.Fatal(err)
 		}
 	}
-	type part struct{ out, later bool }
-	fragment := func(f lab.Frame) (p part, ok bool) {
-		if len(f.Data) < 34 || f.Data[12] != 8 {
-			return p, false
-		}
-		flags := binary.BigEndian.Uint16(f.Data[20:])
-		return part{f.Outgoing, flags&0x1fff != 0}, flags&0x3fff != 0
-	}
-	seen, err := s.Clients[0].Capture(lab.ClientLink, func(f lab.Frame) bool { _, ok := fragment(f); return ok })
+	seen, err := s.Clients[0].Capture(lab.ClientLink, func(f lab.Frame) bool { _, ok := fragmentOf(f); return ok })
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -49,9 +59,9 @@ func (s *segment) fragments() {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	parts := map[part]bool{}
+	parts := map[fragment]bool{}
 	for _, f := range frames {
-		p, _ := fragment(f)
+		p, _ := fragmentOf(f)
 		parts[p] = true
 	}
 	if len(parts) != 4 {
@@ -59,8 +69,28 @@ func (s *segment) fragments() {
 	}
 }
 
+// fragment is which one a frame has.
+type fragment struct{ out, later bool }
+
+func fragmentOf(f lab.Frame) (p fragment, ok bool) {
+	const ipv4, ipv6, none = 0x0800, 0x86dd, 0
+	if len(f.Data) < 62 {
+		return p, false
+	}
+	field, offset := uint16(none), uint16(0x1fff)
+	switch binary.BigEndian.Uint16(f.Data[12:]) {
+	case ipv4:
+		field = binary.BigEndian.Uint16(f.Data[20:]) & 0x3fff // more of them, and the offset
+	case ipv6:
+		if f.Data[20] == unix.IPPROTO_FRAGMENT {
+			field, offset = binary.BigEndian.Uint16(f.Data[56:])&0xfff9, 0xfff8 // the same: RFC 8200 §4.5
+		}
+	}
+	return fragment{f.Outgoing, field&offset != 0}, field != none
+}
+
 // longPacket goes through the tunnel to the gateway, which sends it back.
-func (s *segment) longPacket() error {
+func (s *site) longPacket() error {
 	open := func(ns *lab.Namespace, at netip.AddrPort) (c *net.UDPConn, err error) {
 		err = ns.Do(func() (err error) {
 			c, err = net.ListenUDP("udp4", net.UDPAddrFromAddrPort(at))

@@ -250,11 +250,9 @@ func (s *segment) wayConfigs() (gateway, client string) {
 
 // knows has a process know the gateway by a name, so that the tunnel covers its
 // address as any other.
-func (s *segment) knows() error {
-	if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
-		return err
-	}
-	return unix.Mount(s.write("hosts", lab.GatewayAddr.String()+" vpn.example.org\n"), "/etc/hosts", "", unix.MS_BIND, "")
+func (s *site) knows(address string) (prepare func() error) {
+	hosts := s.write("hosts", address+" vpn.example.org\n")
+	return func() error { return overlaid(hosts, "/etc/hosts") }
 }
 
 // TestWayOnTheSegment: with a tunnel for everything, down or up, the client keeps
@@ -282,7 +280,7 @@ func TestWayOnTheSegment(t *testing.T) {
 				return nil
 			})
 			gw := s.run(s.Gateway, "--config", s.write("gateway.yaml", gatewayText))
-			client := s.runPrepared(s.Clients[0], func() error { return errors.Join(s.knows(), lackNetlink([]uint32{k.lacks})) },
+			client := s.runPrepared(s.Clients[0], func() error { return errors.Join(s.knows(lab.GatewayAddr.String())(), lackNetlink([]uint32{k.lacks})) },
 				"--instance", "anna", "--config", s.write("anna.yaml", clientText))
 			lifetime := uint32(3000) // which a host lets grow, and shrinks but to two hours: RFC 4862 §5.5.3
 			stays := func(when string) {
@@ -306,7 +304,7 @@ func TestWayOnTheSegment(t *testing.T) {
 			if to := s.escaped(); len(to) > 0 {
 				t.Errorf("renumbered: packets left in the clear to %v", to)
 			}
-			s.fragments()
+			s.fragments(narrowMTU)
 			s.pathErrors(gw)
 			s.stop(client)
 			s.want(s.Clients[0], 0, nil, "--instance", "anna", "detach", "--all")
