@@ -61,12 +61,11 @@ func (g *guard) marks() bool {
 // reverseProblem says what the filter would drop. Where no nftables give the mark,
 // to mind it does not help.
 func (d *daemon) reverseProblem() string {
-	marks := d.guard.marks()
-	if !anywhere(d.Config) || marks && sysctlNumber(markedPath) != 0 {
+	if !anywhere(d.Config) {
 		return ""
 	}
-	names := reverseFilters()
-	if len(names) == 0 {
+	marks, names := d.guard.marks(), reverseFilters()
+	if len(names) == 0 || marks && sysctlNumber(markedPath) != 0 {
 		return ""
 	}
 	const drops = "rp_filter drops what comes from peers and name servers that a tunnel covers while it is missing: "
