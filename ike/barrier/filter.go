@@ -6,6 +6,9 @@ package barrier
 type Filter interface {
 	// Kind is the kernel's own name for what filters.
 	Kind() string
+	// Hears reports whether answers to what a socket with our mark has asked come
+	// in, though a tunnel covers whom they are from.
+	Hears() bool
 	// Concerns reports whether an event may mean that something is missing.
 	Concerns(e Event) bool
 	// Set follows a plan, in place of the one before: at no moment does less

@@ -56,6 +56,8 @@ func NFTables(o Options, listen []netip.Addr) (Filter, error) {
 
 func (*nft) Kind() string { return "nftables" }
 
+func (f *nft) Hears() bool { return !f.blind }
+
 // table is that of the first or the second name.
 func (f *nft) table(second bool) *nftables.Table {
 	t := &nftables.Table{Name: f.Name, Family: nftables.TableFamilyINet}

@@ -15,7 +15,8 @@ import (
 
 // xfrm is policies of the kernel's IPsec about what comes in and what is
 // forwarded: to block a covered source, and to allow what stays outside, longest
-// prefix first. Of what leaves they say nothing.
+// prefix first. Of what leaves they block only what is for a pushed next hop, to
+// which the routes lead; those of IPv6 are link-local.
 //
 // What came by the TUN is exempt (disable_policy, set here), and so is what
 // arrives at a socket with a policy of its own, as those of ike/udp are. For IPv6
@@ -85,6 +86,8 @@ func RemoveXFRM(o Options) error {
 }
 
 func (*xfrm) Kind() string { return "XFRM policies" }
+
+func (*xfrm) Hears() bool { return true } // such sockets have policies of their own
 
 func (f *xfrm) Concerns(e Event) bool {
 	return e.What == PolicyChanged && (e.Owner == f.Mark || e.Owner == 0) || e.What == LinkChanged && e.Link == f.TUN
@@ -191,6 +194,12 @@ func (f *xfrm) policies(p *Plan) map[policy]sentence {
 			all[policy{netlink.XFRM_DIR_IN, f.from(x)}] = s
 			covers4 = true
 		}
+		if v == Next && x.Addr().Is4() {
+			all[policy{netlink.XFRM_DIR_OUT, f.to(x)}] = s
+			for _, sel := range f.dhcp() { // which may be the server, too
+				all[policy{netlink.XFRM_DIR_OUT, sel}] = sentence{netlink.XFRM_POLICY_ALLOW, firstPriority}
+			}
+		}
 	}
 	if !covers4 {
 		return all
@@ -220,6 +229,10 @@ func (f *xfrm) outside() (all []nl.XfrmSelector) {
 		sel.Sport, sel.SportMask = bigEndian(uint16(kind)), 0xffff
 		all = append(all, sel)
 	}
+	return append(all, f.dhcp()...)
+}
+
+func (f *xfrm) dhcp() (all []nl.XfrmSelector) {
 	for _, from := range [][2]uint16{{dhcpClient, dhcpServer}, {dhcpServer, dhcpClient}} {
 		sel := f.every(unix.AF_INET, unix.IPPROTO_UDP)
 		sel.Sport, sel.SportMask = bigEndian(from[0]), 0xffff
@@ -243,6 +256,13 @@ func (f *xfrm) from(x netip.Prefix) nl.XfrmSelector {
 	}
 	sel := f.every(family, 0)
 	sel.Saddr, sel.PrefixlenS = addressOf(x.Addr()), uint8(x.Bits())
+	return sel
+}
+
+// to selects what goes to a network of IPv4.
+func (f *xfrm) to(x netip.Prefix) nl.XfrmSelector {
+	sel := f.every(unix.AF_INET, 0)
+	sel.Daddr, sel.PrefixlenD = addressOf(x.Addr()), uint8(x.Bits())
 	return sel
 }
 

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ikepulse/ikepulse/cmd/internal/config"
+	"github.com/ikepulse/ikepulse/ike/barrier"
 	"github.com/ikepulse/ikepulse/ike/tun"
 	"github.com/ikepulse/ikepulse/loader"
 	"github.com/ikepulse/ikepulse/loader/ethtool"
@@ -33,7 +34,10 @@ type facts struct {
 	addresses  whereabouts
 	ipv6Off    string // "": the data plane will have IPv6
 	interfaces error  // why they are not known
-	nics       []nic
+	// nameServers are those that we ask, and upstreams whom one of this host asks.
+	nameServers, upstreams []netip.Addr
+	host                   barrier.Host
+	nics                   []nic
 }
 
 // nic is an interface that XDP is to be on.
@@ -60,6 +64,9 @@ func lookAround(c *config.Config) facts {
 	for _, which := range []string{"all", "default"} {
 		f.rpFilter = max(f.rpFilter, sysctlNumber("net/ipv4/conf/"+which+"/rp_filter"))
 	}
+	f.nameServers = nameServers(resolvConf)
+	f.upstreams = upstreams(f.nameServers)
+	f.host = hostHere()
 	var err error
 	if f.addresses, err = locate(c.Listen.Addresses); err != nil {
 		f.interfaces = err
@@ -114,6 +121,9 @@ func (f facts) findings(c *config.Config) []Finding {
 	}
 	if f.rpFilter == strict && wide(c) {
 		out = append(out, Finding{"rp_filter", "1 (strict) drops what comes out of a tunnel to 0.0.0.0/0: sysctl -w net.ipv4.conf.all.rp_filter=2"})
+	}
+	if p := f.cachingProblem(c); p != "" {
+		out = append(out, Finding{"names", p})
 	}
 	for _, a := range slices.SortedFunc(maps.Keys(f.addresses.absent), netip.Addr.Compare) {
 		out = append(out, Finding{"address", fmt.Sprintf("%v: %s; run waits for it, and serves the others", a, f.addresses.absent[a])})

@@ -13,7 +13,7 @@ import (
 
 // good is a host that lacks nothing.
 func good() facts {
-	return facts{release: "6.12.1", bpffs: true, runIsTmpfs: true, rpFilter: 2, cpus: 4,
+	return facts{release: "6.12.1", bpffs: true, runIsTmpfs: true, rpFilter: 2, cpus: 4, nameServers: addresses("9.9.9.9"),
 		nics: []nic{{name: "eth0", driver: "virtio_net", mtu: 1500, queues: 4}}}
 }
 
@@ -39,6 +39,10 @@ func TestFindings(t *testing.T) {
 		{"strict, narrow", func(f *facts, _ *config.Config) { f.rpFilter = 1 }, "", ""},
 		{"strict, wide", func(f *facts, c *config.Config) { f.rpFilter, c.Connections[0].Children[0].RemoteTS = 1, everywhere }, "rp_filter", "1 (strict) drops"},
 		{"loose, wide", func(_ *facts, c *config.Config) { c.Connections[0].Children[0].LocalTS = everywhere }, "", ""},
+		{"a resolver of this host", func(f *facts, c *config.Config) {
+			f.nameServers, c.Connections[0].Children[0].RemoteTS = addresses("127.0.0.53"), everywhere
+			c.Connections[0].Remote.Addresses = []config.Host{{Name: "vpn.example.org"}}
+		}, "names", "127.0.0.53 is a resolver of this host"},
 		{"no such address", func(f *facts, _ *config.Config) { f.interfaces = errors.New("no interface here carries it") }, "XDP on", "no interface here carries it"},
 		{"jumbo", func(f *facts, _ *config.Config) { f.nics[0].mtu = 9000 }, "XDP on", "MTU 9000, receive queues: 4 for 4 CPUs; most drivers refuse native XDP at this MTU"},
 		{"LRO", func(f *facts, _ *config.Config) { f.nics[0].lro = true }, "XDP on", "ethtool -K eth0 lro off"},

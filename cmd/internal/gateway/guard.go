@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -26,12 +27,17 @@ type Barriers struct {
 	Networks    int      `json:"networks"`          // that tunnels cover
 	Missing     []string `json:"missing,omitempty"` // what somebody has taken away
 	Hidden      []string `json:"hidden,omitempty"`  // attached networks that a tunnel covers
+	Unheard     []string `json:"unheard,omitempty"` // name servers whose answers are dropped while the tunnel is down
 }
 
 // problems says what is not as it should be.
 func (b *Barriers) problems() (all []string) {
 	for _, what := range b.Missing {
 		all = append(all, "a barrier against packets in the clear is gone: "+what)
+	}
+	if len(b.Unheard) > 0 {
+		servers := strings.Join(b.Unheard, ", ")
+		all = append(all, fmt.Sprintf("this kernel has no nft_socket, by which we would hear %s, whom a tunnel covers: names of peers are not found while that is down; bypass: [%s]", servers, servers))
 	}
 	return append(all, b.Hidden...)
 }
@@ -43,6 +49,7 @@ type guard struct {
 	names  Names
 	log    *slog.Logger
 	covers barrier.Config
+	named  bool // some peer is called by a name
 	plan   *barrier.Plan
 	handle *netlink.Handle
 	left   bool // a killed daemon has left barriers
@@ -100,7 +107,7 @@ func newGuard(n Names, c *config.Config, log *slog.Logger) (*guard, error) {
 	if err != nil {
 		return nil, err
 	}
-	g := &guard{names: n, log: log, covers: covers(c), handle: h}
+	g := &guard{names: n, log: log, covers: covers(c), named: len(remoteNames(c)) > 0, handle: h}
 	host, err := barrier.Look(h, n.TUN, n.Table)
 	if err == nil {
 		g.left, err = tun.Left(n.Table)
@@ -120,15 +127,9 @@ func newGuard(n Names, c *config.Config, log *slog.Logger) (*guard, error) {
 // covers. It is not asked on a host that has none of the listen addresses: the
 // configuration is for another.
 func HiddenNetworks(c *config.Config) (all []string) {
-	names := NamesOf(loader.DefaultInstance)
-	h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
-	if err != nil {
-		return nil
-	}
-	defer h.Close()
-	host, err := barrier.Look(h, names.TUN, names.Table)
+	host := hostHere()
 	here := func(a barrier.Attached) bool { return slices.Contains(c.Listen.Addresses, a.Address) }
-	if err != nil || !slices.ContainsFunc(host.Attached, here) {
+	if !slices.ContainsFunc(host.Attached, here) {
 		return nil
 	}
 	config := covers(c)
@@ -136,6 +137,22 @@ func HiddenNetworks(c *config.Config) (all []string) {
 		all = append(all, hiddenText(hidden))
 	}
 	return all
+}
+
+// hostHere is what this host has, beside what is the default instance's own;
+// nothing, if it cannot be looked at.
+func hostHere() barrier.Host {
+	names := NamesOf(loader.DefaultInstance)
+	h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	if err != nil {
+		return barrier.Host{}
+	}
+	defer h.Close()
+	host, err := barrier.Look(h, names.TUN, names.Table)
+	if err != nil {
+		return barrier.Host{}
+	}
+	return host
 }
 
 // covers is what a configuration says of barriers.
@@ -483,6 +500,7 @@ func (g *guard) survey() {
 	for _, h := range g.plan.Hidden {
 		b.Hidden = append(b.Hidden, hiddenText(h))
 	}
+	b.Unheard = g.unheard(nameServers(resolvConf))
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.now = b

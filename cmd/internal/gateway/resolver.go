@@ -17,8 +17,9 @@ import (
 // covers the name servers could else never come up, since it takes an answer of
 // theirs to call the peer.
 type resolver struct {
-	names net.Resolver
-	log   *slog.Logger
+	names  net.Resolver
+	log    *slog.Logger
+	behind bool // the tunnels cover whom a resolver of this host asks
 
 	mu     sync.Mutex
 	wrong  map[string]string // by name: what the log says of it
@@ -29,16 +30,20 @@ type resolver struct {
 // said is said at a later call, if it is still so.
 const linePause = 10 * time.Second
 
-func newResolver(mark uint32, log *slog.Logger) *resolver {
+func newResolver(mark uint32, behind bool, log *slog.Logger) *resolver {
 	dialer := net.Dialer{Control: udp.Outside(mark)}
 	// The resolver of libc would open sockets of its own.
-	return &resolver{names: net.Resolver{PreferGo: true, Dial: dialer.DialContext}, log: log, wrong: map[string]string{}}
+	return &resolver{names: net.Resolver{PreferGo: true, Dial: dialer.DialContext}, log: log, behind: behind, wrong: map[string]string{}}
 }
 
 // addresses are those that a name has now.
 func (r *resolver) addresses(ctx context.Context, name string) ([]netip.Addr, error) {
 	found, err := r.names.LookupNetIP(ctx, "ip", name)
-	err = briefly(err)
+	if r.behind {
+		err = byTunnel(err)
+	} else {
+		err = briefly(err)
+	}
 	if !errors.Is(ctx.Err(), context.Canceled) { // we are stopping
 		r.tell(name, err, time.Now())
 	}

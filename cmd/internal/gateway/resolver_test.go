@@ -15,7 +15,7 @@ import (
 // there is a line in ten seconds.
 func TestResolverLog(t *testing.T) {
 	var log bytes.Buffer
-	r := newResolver(1, slog.New(slog.NewTextHandler(&log, nil)))
+	r := newResolver(1, false, slog.New(slog.NewTextHandler(&log, nil)))
 	now := time.Unix(1e9, 0)
 	lines := func(want int) {
 		t.Helper()

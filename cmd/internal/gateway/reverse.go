@@ -31,7 +31,7 @@ func anywhere(c *config.Config) bool {
 // mindMarks has the host do so, if that is needed. It stays when we end: others
 // may have come to rely on it, and alone it changes nothing.
 func (d *daemon) mindMarks() {
-	if !anywhere(d.Config) || sysctlNumber(markedPath) != 0 {
+	if !anywhere(d.Config) || !d.guard.marks() || sysctlNumber(markedPath) != 0 {
 		return
 	}
 	if err := os.WriteFile("/proc/sys/"+markedPath, []byte("1"), 0); err != nil {
@@ -41,17 +41,40 @@ func (d *daemon) mindMarks() {
 	d.Log.Info("net.ipv4.conf.all.src_valid_mark is set to 1, so that rp_filter lets in what brings a tunnel up")
 }
 
-// reverseFiltered reports whether some interface has the filter, which it also has
-// by the setting for all.
-func reverseFiltered() bool {
+// reverseFilters are the interfaces that have the filter by their own setting or,
+// with "all", that for all of them.
+func reverseFilters() (names []string) {
 	settings, _ := filepath.Glob("/proc/sys/net/ipv4/conf/*/rp_filter") // the pattern is a good one
-	return slices.ContainsFunc(settings, func(path string) bool { return sysctlNumber(strings.TrimPrefix(path, "/proc/sys/")) != 0 })
+	for _, path := range settings {
+		if sysctlNumber(strings.TrimPrefix(path, "/proc/sys/")) != 0 {
+			names = append(names, filepath.Base(filepath.Dir(path)))
+		}
+	}
+	return names
 }
 
-// reverseProblem says what the filter would drop.
+// marks reports whether what brings a tunnel up comes in with our mark.
+func (g *guard) marks() bool {
+	return slices.ContainsFunc(g.filters, func(f barrier.Filter) bool { return f.Kind() == "nftables" })
+}
+
+// reverseProblem says what the filter would drop. Where no nftables give the mark,
+// to mind it does not help.
 func (d *daemon) reverseProblem() string {
-	if !anywhere(d.Config) || sysctlNumber(markedPath) != 0 || !reverseFiltered() {
+	if !anywhere(d.Config) {
 		return ""
 	}
-	return "rp_filter drops what comes from peers and name servers that a tunnel covers while it is missing: sysctl -w net.ipv4.conf.all.src_valid_mark=1"
+	marks, names := d.guard.marks(), reverseFilters()
+	if len(names) == 0 || marks && sysctlNumber(markedPath) != 0 {
+		return ""
+	}
+	const drops = "rp_filter drops what comes from peers and name servers that a tunnel covers while it is missing: "
+	if marks {
+		return drops + "sysctl -w net.ipv4.conf.all.src_valid_mark=1"
+	}
+	remedy := drops + "without nftables it must be off: sysctl -w"
+	for _, name := range names {
+		remedy += " net.ipv4.conf." + strings.ReplaceAll(name, ".", "/") + ".rp_filter=0"
+	}
+	return remedy
 }
