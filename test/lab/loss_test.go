@@ -12,6 +12,10 @@ import (
 func TestLose(t *testing.T) {
 	require.Have(t, "root", "netns", "bpf")
 	s := standard(t, 1)
+	// The neighbour is found before anything is lost: that may take a second.
+	if _, received, err := s.Clients[0].Ping(t.Context(), lab.Ping{Dst: lab.GatewayAddr, Count: 1, Timeout: 10 * time.Second}); err != nil || received != 1 {
+		t.Fatalf("%d of 1 came back without loss, %v", received, err)
+	}
 	if err := s.Clients[0].Lose(lab.ClientLink, 0.3); err != nil {
 		t.Fatal(err)
 	}
