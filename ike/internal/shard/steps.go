@@ -109,7 +109,7 @@ func (s *Shard) persist(e *entry, r *sa.Record) error {
 	}
 	s.record = r.AppendBinary(s.record[:0])
 	defer clear(s.record)
-	if err := s.edges.Store.Put(e.sa.SPI(), s.record); err != nil {
+	if err := s.edges.Store.Put(e.sa.SPI(), s.record, r.Room()); err != nil {
 		return fmt.Errorf("storing the record: %w", err)
 	}
 	e.held.stored = true
