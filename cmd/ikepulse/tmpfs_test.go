@@ -99,6 +99,9 @@ func manyConfig(dir string, n int) string {
 	return b.String() + "secrets:\n  - {id: vpn.example.org, psk_file: anna.psk}\n"
 }
 
+// fit is how many records there can be in what the first one allocates.
+const fit = (64 << 10) / 1280
+
 const fullTmpfs = "no space left on device: /run/ikepulse is full, and the records of the SAs are there"
 
 // TestFullTmpfs: somebody fills the tmpfs of the records beside a gateway whose
@@ -106,7 +109,6 @@ const fullTmpfs = "no space left on device: /run/ikepulse is full, and the recor
 // is refused with a reason, and comes in when another goes or there is room.
 func TestFullTmpfs(t *testing.T) {
 	r := newSmallRun(t, 1024)
-	const fit = (64 << 10) / 1280 // in what the first one has allocated
 	anna := []string{"--instance", "anna"}
 	config := r.write("gateway.yaml", strings.Replace(gatewayConfig, "{id: anna@example.org,", `{id: "*@example.org",`, 1))
 	gw := r.runPrepared(r.Gateway, r.inside, "--config", config)
