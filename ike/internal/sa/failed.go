@@ -35,7 +35,7 @@ func (s *SA) failed(now mono.Time, c Failed, out *Effects) {
 // waits for its retransmission, which tries again.
 func (s *SA) failedPersist(c Failed, out *Effects) {
 	if s.hs == nil {
-		s.unpersisted = true
+		s.unpersisted, s.req.unsent = true, true
 		return
 	}
 	s.tracked = false // Persist comes before Track

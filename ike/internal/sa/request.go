@@ -1,6 +1,9 @@
 package sa
 
 import (
+	"bytes"
+	"time"
+
 	"github.com/ikepulse/ikepulse/ike/internal/mono"
 	"github.com/ikepulse/ikepulse/ike/internal/wire"
 )
@@ -20,8 +23,13 @@ type request struct {
 	kind      requestKind
 	exchange  wire.ExchangeType
 	exhausted bool
+	unsent    bool  // a try of this round has not left this host
 	try       uint8 // retransmissions so far
+	since     mono.Time
 }
+
+// unsentMax is how long an SA may go on whose probes do not leave this host.
+const unsentMax = 10 * time.Minute
 
 // nextTry is when the outstanding request is sent again, or given up; zero if
 // there is none.
@@ -47,7 +55,7 @@ func (s *SA) start(now mono.Time, kind requestKind, ex wire.ExchangeType, out *E
 // await begins to wait for the answer to the request just made.
 func (s *SA) await(now mono.Time, kind requestKind, ex wire.ExchangeType) {
 	s.rec.LastSent = now
-	s.req = request{kind: kind, exchange: ex}
+	s.req = request{kind: kind, exchange: ex, since: now}
 	s.tryAt = now.Add(s.conn.Backoff.Wait(0))
 }
 
@@ -62,6 +70,10 @@ func (s *SA) retransmit(now mono.Time, out *Effects) {
 		out.add(s.send(s.rec.Request), report(Event{Kind: Retransmit, Try: s.Tries(), Path: s.Path()}))
 		return
 	}
+	if s.req.kind == probeRequest && s.req.unsent && now < s.req.since.Add(unsentMax) {
+		s.again(now, out)
+		return
+	}
 	s.tryAt, s.req.exhausted = 0, true
 	switch {
 	case s.rec.State < Up:
@@ -71,6 +83,15 @@ func (s *SA) retransmit(now mono.Time, out *Effects) {
 	default:
 		// Whether that means death is not the SA's to say.
 		out.add(report(Event{Kind: Unanswered, Try: s.Tries(), Path: s.Path()}))
+	}
+}
+
+// Unsent takes note of a message that this host could not send. A probe that does
+// not leave it proves nothing of the peer: its tries begin anew when they are used
+// up, for as long as unsentMax.
+func (s *SA) Unsent(message []byte) {
+	if s.Outstanding() && bytes.Equal(message, s.rec.Request) {
+		s.req.unsent = true
 	}
 }
 

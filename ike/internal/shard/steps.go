@@ -165,15 +165,18 @@ func (s *Shard) send(e *entry, p wire.Packet) {
 		}
 		pd.credit -= len(p.Data)
 	}
-	s.transmit(p)
+	if !s.transmit(p) {
+		e.sa.Unsent(p.Data)
+	}
 }
 
-func (s *Shard) transmit(p wire.Packet) {
+func (s *Shard) transmit(p wire.Packet) (left bool) {
 	if err := s.edges.Sender.Send(p); err != nil {
 		s.count[cSendErrors]++
-		return
+		return false
 	}
 	s.count[cSent]++
+	return true
 }
 
 // keepalive sends the one byte that keeps a NAT mapping open. RFC 3948 §2.3
