@@ -23,11 +23,16 @@ type smallRun struct {
 	dir string // where everybody sees what is /run/ikepulse for that daemon
 }
 
-// newSmallRun makes a tmpfs of so many kB.
 func newSmallRun(t *testing.T, kb int) *smallRun {
 	t.Helper()
-	r := &smallRun{site: newSite(t)}
-	r.dir = filepath.Join(r.site.dir, "run")
+	return newSite(t).smallRun(kb)
+}
+
+// smallRun makes a tmpfs of so many kB.
+func (s *site) smallRun(kb int) *smallRun {
+	t := s.t
+	t.Helper()
+	r := &smallRun{s, filepath.Join(s.dir, "run")}
 	if err := errors.Join(os.Mkdir(r.dir, 0o755), os.MkdirAll("/run/ikepulse", 0o755)); err != nil {
 		t.Fatal(err)
 	}
@@ -48,11 +53,17 @@ func (r *smallRun) inside() error {
 		unix.Mount(r.dir, "/run/ikepulse", "", unix.MS_BIND, ""))
 }
 
-// ask runs a command that sees the tmpfs, and wants its exit code and all of this.
-func (r *smallRun) ask(ns *lab.Namespace, code int, says []string, args ...string) string {
+// doInside runs a command that sees the tmpfs.
+func (r *smallRun) doInside(ns *lab.Namespace, args ...string) ran {
 	r.t.Helper()
 	var out lab.Transcript
-	got := r.end(r.start(ns, &out, r.inside, args...), &out)
+	return r.end(r.start(ns, &out, r.inside, args...), &out)
+}
+
+// ask does so, and wants its exit code and all of this.
+func (r *smallRun) ask(ns *lab.Namespace, code int, says []string, args ...string) string {
+	r.t.Helper()
+	got := r.doInside(ns, args...)
 	if got.code != code {
 		r.t.Errorf("%q: exit code %d, want %d: %s", args, got.code, code, got.out)
 	}
@@ -84,6 +95,19 @@ func (r *smallRun) makeRoom() {
 	r.t.Helper()
 	if err := os.Remove(filepath.Join(r.dir, "another's")); err != nil {
 		r.t.Fatal(err)
+	}
+}
+
+// ends stops daemons whose log has errors.
+func (r *smallRun) ends(daemons ...*daemon) {
+	r.t.Helper()
+	for _, d := range daemons {
+		if err := d.Signal(unix.SIGTERM); err != nil {
+			r.t.Fatal(err)
+		}
+		if got := r.end(d.Process, &d.log); got.code != 0 {
+			r.t.Errorf("exit code %d: %s", got.code, got.out)
+		}
 	}
 }
 
@@ -221,22 +245,14 @@ func TestFullTmpfsOfInitiator(t *testing.T) {
 	})
 	r.makeRoom()
 	r.await("the tunnel is up", func() error {
-		var out lab.Transcript
-		if got := r.end(r.start(r.Clients[0], &out, r.inside, "--instance", "anna", "initiate", "office"), &out); got.code != 0 {
+		if got := r.doInside(r.Clients[0], "--instance", "anna", "initiate", "office"); got.code != 0 {
 			return errors.New(got.out)
 		}
 		return nil
 	})
 	r.ask(r.Clients[0], 0, []string{"healthy\n"}, "--instance", "anna", "status")
 	r.ping(3)
-	for _, d := range []*daemon{gw, client} {
-		if err := d.Signal(unix.SIGTERM); err != nil {
-			t.Fatal(err)
-		}
-		if got := r.end(d.Process, &d.log); got.code != 0 {
-			t.Errorf("exit code %d: %s", got.code, got.out)
-		}
-	}
+	r.ends(gw, client)
 	r.want(r.Gateway, 0, nil, "detach", "--all")
 	r.ask(r.Clients[0], 0, nil, "--instance", "anna", "detach", "--all")
 }
@@ -255,5 +271,40 @@ func TestStartOnFullTmpfs(t *testing.T) {
 	r.makeRoom()
 	gw := r.runPrepared(r.Gateway, r.inside, "--config", config)
 	r.stop(gw)
+	r.ask(r.Gateway, 0, nil, "detach", "--all")
+}
+
+// TestFullTmpfsAndStrongSwan: a strongSwan that calls is refused, and one that is
+// called is left with no tunnel; with room there is one.
+func TestFullTmpfsAndStrongSwan(t *testing.T) {
+	b := newBranch(t, 0)
+	r := b.smallRun(32) // for all but records
+	b.open()
+	gw := r.runPrepared(r.Gateway, r.inside, "--config", r.write("gateway.yaml", branchConfig))
+	r.await("what we called for is deleted", func() error {
+		sas, err := b.daemon.SAs()
+		if log := b.daemon.Log(); err != nil || len(sas) > 0 || !strings.Contains(log, "received DELETE for IKE_SA hub") {
+			return fmt.Errorf("%v, %w: %s", sas, err, log)
+		}
+		return nil
+	})
+	if err := b.daemon.Initiate("lan"); err == nil {
+		t.Error("it has a tunnel")
+	}
+	if log := b.daemon.Log(); !strings.Contains(log, "TEMP_FAIL") {
+		t.Errorf("strongSwan: %s", log)
+	}
+	r.ask(r.Gateway, exitDegraded, []string{"problem    new tunnels are refused: " + fullTmpfs}, "status")
+	if err := unix.Mount("", r.dir, "", unix.MS_REMOUNT|unix.MS_NOSUID|unix.MS_NODEV, "size=256k"); err != nil {
+		t.Fatal(err)
+	}
+	r.await("the tunnel is up", func() error {
+		if got := r.doInside(r.Gateway, "initiate", "branch"); got.code != 0 {
+			return errors.New(got.out)
+		}
+		return nil
+	})
+	r.ask(r.Gateway, 0, []string{"healthy\n", "1 up"}, "status")
+	r.ends(gw)
 	r.ask(r.Gateway, 0, nil, "detach", "--all")
 }
