@@ -12,7 +12,7 @@ func (s *SA) again(now mono.Time, out *Effects) {
 	if !s.Outstanding() {
 		return
 	}
-	s.req.try, s.req.exhausted, s.req.unsent = 0, false, false
+	s.req.try, s.req.unsent = 0, false
 	s.tryAt = now.Add(s.conn.Backoff.Wait(0))
 	s.resend(now, out)
 }

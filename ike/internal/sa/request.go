@@ -2,6 +2,7 @@ package sa
 
 import (
 	"bytes"
+	"math"
 	"time"
 
 	"github.com/ikepulse/ikepulse/ike/internal/mono"
@@ -20,15 +21,14 @@ const (
 
 // request is our outstanding request: there is at most one. RFC 7296 §2.3
 type request struct {
-	kind      requestKind
-	exchange  wire.ExchangeType
-	exhausted bool
-	unsent    bool  // a try of this round has not left this host
-	try       uint8 // retransmissions so far
-	since     mono.Time
+	kind     requestKind
+	exchange wire.ExchangeType
+	try      uint8 // retransmissions so far
+	unsent   bool  // a try has not left this host
+	anew     uint8 // how often the tries have begun anew for that
 }
 
-// unsentMax is how long an SA may go on whose probes do not leave this host.
+// unsentMax is how long the tries of a probe may begin anew.
 const unsentMax = 10 * time.Minute
 
 // nextTry is when the outstanding request is sent again, or given up; zero if
@@ -55,7 +55,7 @@ func (s *SA) start(now mono.Time, kind requestKind, ex wire.ExchangeType, out *E
 // await begins to wait for the answer to the request just made.
 func (s *SA) await(now mono.Time, kind requestKind, ex wire.ExchangeType) {
 	s.rec.LastSent = now
-	s.req = request{kind: kind, exchange: ex, since: now}
+	s.req = request{kind: kind, exchange: ex}
 	s.tryAt = now.Add(s.conn.Backoff.Wait(0))
 }
 
@@ -70,11 +70,12 @@ func (s *SA) retransmit(now mono.Time, out *Effects) {
 		out.add(s.send(s.rec.Request), report(Event{Kind: Retransmit, Try: s.Tries(), Path: s.Path()}))
 		return
 	}
-	if s.req.kind == probeRequest && s.req.unsent && now < s.req.since.Add(unsentMax) {
+	if s.req.kind == probeRequest && s.req.unsent && int(s.req.anew) < min(int(unsentMax/s.conn.Backoff.Total()), math.MaxUint8) {
+		s.req.anew++
 		s.again(now, out)
 		return
 	}
-	s.tryAt, s.req.exhausted = 0, true
+	s.tryAt = 0
 	switch {
 	case s.rec.State < Up:
 		s.close(s.handshakeFailure(), Event{Try: s.Tries(), Notify: s.hs.trouble}, out)
@@ -128,9 +129,9 @@ func (s *SA) terminate(now mono.Time, out *Effects) {
 	switch {
 	case s.rec.State < AuthSent:
 		s.close(DeletedByUs, Event{}, out)
-	case s.rec.State < Up, s.req.kind != noRequest && !s.req.exhausted:
+	case s.rec.State < Up, s.Outstanding() && !s.Exhausted():
 		s.wantDelete = true
-	case s.req.exhausted:
+	case s.Exhausted():
 		s.close(DeletedByUs, Event{}, out)
 	default:
 		s.sendDelete(now, out)
