@@ -308,3 +308,25 @@ func TestFullTmpfsAndStrongSwan(t *testing.T) {
 	r.ends(gw)
 	r.ask(r.Gateway, 0, nil, "detach", "--all")
 }
+
+// TestConfigurationReadOnly: a daemon starts and serves whose configuration is on a
+// file system that is full, and read-only.
+func TestConfigurationReadOnly(t *testing.T) {
+	r := newSmallRun(t, 64)
+	for name, text := range map[string]string{"gateway.yaml": gatewayConfig, "anna.psk": psk + "\n"} {
+		if err := os.WriteFile(filepath.Join(r.dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r.fill()
+	if err := unix.Mount("", r.dir, "", unix.MS_REMOUNT|unix.MS_RDONLY|unix.MS_NOSUID|unix.MS_NODEV, ""); err != nil {
+		t.Fatal(err)
+	}
+	gw := r.run(r.Gateway, "--config", filepath.Join(r.dir, "gateway.yaml"))
+	client := r.run(r.Clients[0], "--instance", "anna", "--config", r.write("anna.yaml", fmt.Sprintf(clientConfig, r.site.dir)))
+	r.want(r.Clients[0], 0, nil, "--instance", "anna", "initiate", "office")
+	r.ping(3)
+	r.want(r.Gateway, 0, []string{"healthy\n"}, "status")
+	r.stop(gw, client)
+	r.detached()
+}
