@@ -37,6 +37,7 @@ func TestDescriptorsUsedUp(t *testing.T) {
 	}
 	// Whoever looks for our address because of this is not to take it for gone.
 	s.addressed(s.Gateway, "g0", "198.51.100.1/24", 0, netlink.AddrReplace)
+	s.storm(gw)
 	used := s.cpu(gw)
 	time.Sleep(5 * time.Second) // some rounds of all that looks now and then
 	if took := s.cpu(gw) - used; took > 200 {
@@ -55,11 +56,33 @@ func TestDescriptorsUsedUp(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.becomes("")
-	if log := gw.log.String(); strings.Contains(log, "a listen address cannot be used") || strings.Contains(log, "XDP is off") {
-		t.Error(log)
+	log := gw.log.String()
+	for _, wrong := range []string{"a listen address cannot be used", "XDP is off", "a barrier against packets in the clear"} {
+		if strings.Contains(log, wrong) {
+			t.Errorf("%s: %s", wrong, log)
+		}
+	}
+	if strings.Count(log, "nobody is heard at the control socket until descriptors are free") != 1 || strings.Contains(log, "http: ") {
+		t.Errorf("the control socket: %s", log)
 	}
 	s.stop(gw, client)
 	s.detached()
+}
+
+// storm has more happen to a daemon's host than the sockets hold by which it hears
+// of that: they have to be made anew.
+func (s *site) storm(d *daemon) {
+	s.t.Helper()
+	if err := d.Signal(unix.SIGSTOP); err != nil {
+		s.t.Fatal(err)
+	}
+	for range 1500 {
+		s.addressed(s.Gateway, "g0", "198.51.100.77/24", 0, netlink.AddrReplace)
+		s.addressed(s.Gateway, "g0", "198.51.100.77/24", 0, netlink.AddrDel)
+	}
+	if err := d.Signal(unix.SIGCONT); err != nil {
+		s.t.Fatal(err)
+	}
 }
 
 // cpu is what a process has used, in ticks of which a second has a hundred.

@@ -17,8 +17,9 @@ const (
 )
 
 // logWriter writes the lines of a log in a goroutine of its own: nobody waits
-// for a reader who does not read, and one who has gone ends nothing. What has
-// no room is dropped, counted, and told once there is room again.
+// for a reader who does not read, and one who has gone, or a disk that is full,
+// ends nothing. What has no room is dropped, counted, and told once there is room
+// again.
 type logWriter struct {
 	lines   chan []byte
 	dropped atomic.Uint64
@@ -28,25 +29,63 @@ type logWriter struct {
 // newLogWriter begins to write to out, until close.
 func newLogWriter(out io.Writer, c config.Log) *logWriter {
 	w := &logWriter{lines: make(chan []byte, logLines), done: make(chan struct{})}
-	own := newLogger(out, c)
+	f := &logFile{out: out}
+	own := newLogger(f, c)
 	go func() { // ends after close, once all is written
 		defer close(w.done)
 		for line := range w.lines {
-			if _, err := out.Write(line); err != nil {
-				w.dropped.Add(1)
+			if _, err := f.Write(line); err != nil {
+				f.lost++
 				continue
 			}
-			w.tellDropped(own)
+			w.tellDropped(f, own)
 		}
-		w.tellDropped(own)
+		w.tellDropped(f, own)
 	}()
 	return w
 }
 
-func (w *logWriter) tellDropped(log *slog.Logger) {
+// tellDropped says how many lines are missing, and why. Where that cannot be
+// written either, it is said later.
+func (w *logWriter) tellDropped(f *logFile, own *slog.Logger) {
 	if n := w.dropped.Swap(0); n > 0 {
-		log.Warn("lines of this log were dropped: nobody read it", "lines", n)
+		own.Warn("lines of this log were dropped: nobody read it", "lines", n)
+		if f.failing {
+			w.dropped.Add(n)
+		}
 	}
+	if n, why := f.lost, f.why; n > 0 {
+		own.Warn("lines of this log could not be written", "lines", n, "error", why)
+		if !f.failing {
+			f.lost = 0
+		}
+	}
+}
+
+// logFile is where a log goes to.
+type logFile struct {
+	out     io.Writer
+	failing bool   // the last line could not be written
+	cut     bool   // a part of a line stands at the end
+	lost    uint64 // lines that could not be written, and are not told of
+	why     error  // the last of those
+}
+
+// Write writes one line. One of which a full disk has taken a part does not stand
+// in the way of the next.
+func (f *logFile) Write(line []byte) (int, error) {
+	before := 0
+	if f.cut {
+		line, before = append([]byte{'\n'}, line...), 1
+	}
+	n, err := f.out.Write(line)
+	if f.failing = err != nil; f.failing {
+		f.why = err
+	}
+	if n > 0 {
+		f.cut = n > before && n < len(line)
+	}
+	return n, err
 }
 
 // Write takes one line.

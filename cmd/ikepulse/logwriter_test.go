@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -110,6 +111,77 @@ func TestLogReaderGone(t *testing.T) {
 			s.detached()
 		})
 	}
+}
+
+// TestLogOnFullDisk: a daemon goes on whose log is on a disk that is full, and says
+// what is missing once there is room. A line that was cut takes no other with it.
+func TestLogOnFullDisk(t *testing.T) {
+	r := newSmallRun(t, 64)
+	r.write("anna.psk", psk+"\n")
+	path := filepath.Join(r.dir, "log")
+	out, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer out.Close()
+	file := r.write("gateway.yaml", strings.Replace(gatewayConfig, "shards:", "log: {level: debug}\nshards:", 1))
+	gw, err := r.Gateway.Start(lab.Command{Path: "/proc/self/exe", Args: []string{"run", "--config", file},
+		Env: append(os.Environ(), asProgram+"=yes"), Output: out})
+	if err != nil {
+		t.Fatal(err)
+	}
+	log := func() string {
+		b, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(b)
+	}
+	r.await("it answers", func() error {
+		if got := r.do(r.Gateway, "status"); got.code != 0 {
+			return errors.New(got.out)
+		}
+		return nil
+	})
+	client := r.run(r.Clients[0], "--instance", "anna", "--config", r.write("anna.yaml", fmt.Sprintf(clientConfig, r.site.dir)))
+	r.fill()
+	full := func() bool { return len(log())%4096 == 0 } // of whole pages, to the last byte
+	r.await("lines are lost", func() error {
+		r.want(r.Clients[0], 0, []string{"office is up\n"}, "--instance", "anna", "initiate", "office")
+		r.ping(1)
+		r.want(r.Gateway, 0, []string{"deleting 1 IKE SA\n"}, "terminate", "*")
+		r.await("the tunnel is gone", func() error {
+			if got := r.do(r.Clients[0], "--instance", "anna", "sas"); got.out != "" {
+				return errors.New(got.out)
+			}
+			return nil
+		})
+		if !full() {
+			return errors.New(log())
+		}
+		return nil
+	})
+	r.want(r.Clients[0], 0, []string{"office is up\n"}, "--instance", "anna", "initiate", "office")
+	r.want(r.Gateway, 0, []string{"healthy\n", "1 up"}, "status")
+	r.ping(3)
+	r.makeRoom()
+	r.await("it is said", func() error {
+		r.want(r.Gateway, 0, nil, "probe", "*")
+		if text := log(); !strings.Contains(text, "lines of this log could not be written") || !strings.Contains(text, "no space left on device") {
+			return errors.New(text)
+		}
+		return nil
+	})
+	for line := range strings.Lines(log()) {
+		if !strings.HasPrefix(line, "time=") || strings.Count(line, "time=") != 1 {
+			t.Errorf("a line: %s", line)
+		}
+	}
+	r.stop(client)
+	if err := gw.Stop(limit); err != nil {
+		t.Error(err)
+	}
+	r.detached()
 }
 
 // TestHangup: SIGHUP ends nobody, and is told to have done nothing.

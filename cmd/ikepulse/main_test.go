@@ -19,6 +19,10 @@ const asProgram = "IKEPULSE_TEST_AS_PROGRAM"
 func TestMain(m *testing.M) {
 	unix.Umask(0o022) // a folder that others may write to holds no configuration
 	if os.Getenv(asProgram) != "" {
+		if err := limitLocked(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
 		os.Exit(program())
 	}
 	if lab.Isolated() {

@@ -104,7 +104,7 @@ func (f *xfrm) exemptions() []string {
 
 func (f *xfrm) exemptTUN() error {
 	for _, path := range f.exemptions() {
-		if isOne(path) {
+		if set, _ := isOne(path); set {
 			continue
 		}
 		if err := os.WriteFile(path, []byte("1"), 0); err != nil {
@@ -114,9 +114,9 @@ func (f *xfrm) exemptTUN() error {
 	return nil
 }
 
-func isOne(path string) bool {
+func isOne(path string) (bool, error) {
 	b, err := os.ReadFile(path)
-	return err == nil && len(b) > 0 && b[0] == '1'
+	return len(b) > 0 && b[0] == '1', err
 }
 
 // Set goes from the policies that are there to those of p so that at no moment an
@@ -339,7 +339,11 @@ func (f *xfrm) Missing() (string, error) {
 		return fmt.Sprintf("%d of the XFRM policies", n), nil
 	}
 	for _, path := range f.exemptions() {
-		if !isOne(path) {
+		set, err := isOne(path)
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			return "", err
+		}
+		if !set {
 			return path + ", without which XFRM policies drop what the tunnels bring", nil
 		}
 	}

@@ -3,8 +3,10 @@ package control
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"os"
@@ -21,6 +23,7 @@ import (
 // Listener accepts those who have a right to be heard.
 type Listener struct {
 	*net.UnixListener
+	Log      *slog.Logger // nothing is logged by default
 	access   access
 	gate     gate
 	refusing chan struct{} // holds one for each who is being told why not
@@ -50,7 +53,7 @@ func Listen(path string, c config.Control) (*Listener, error) {
 		l.Close()
 		return nil, err
 	}
-	return &Listener{UnixListener: l, access: newAccess(c), gate: gate{users: map[uint32]int{}},
+	return &Listener{UnixListener: l, Log: slog.New(slog.DiscardHandler), access: newAccess(c), gate: gate{users: map[uint32]int{}},
 		refusing: make(chan struct{}, maxRefused)}, nil
 }
 
@@ -101,10 +104,24 @@ func (c *conn) Close() error {
 	return c.Conn.Close()
 }
 
-// Accept waits for the next who may be heard, and turns the others away.
+// acceptPause is how long nobody is accepted for want of descriptors until it is
+// tried again.
+const acceptPause = 200 * time.Millisecond
+
+// Accept waits for the next who may be heard, and turns the others away. Where
+// there are no descriptors it waits for some, and that is said once.
 func (l *Listener) Accept() (net.Conn, error) {
+	said := false
 	for {
 		c, err := l.AcceptUnix()
+		if errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE) {
+			if !said {
+				l.Log.Warn("nobody is heard at the control socket until descriptors are free", "error", err)
+			}
+			said = true
+			time.Sleep(acceptPause)
+			continue
+		}
 		if err != nil {
 			return nil, err
 		}

@@ -6,6 +6,7 @@ package control
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"net"
 	"net/http"
 	"time"
@@ -78,6 +79,7 @@ func Serve(ctx context.Context, l *Listener, api API) error {
 func (s *server) serve(ctx context.Context, l *Listener) error {
 	h := &http.Server{
 		Handler:           s.handler(),
+		ErrorLog:          slog.NewLogLogger(l.Log.Handler(), slog.LevelError),
 		ReadHeaderTimeout: s.header,
 		ReadTimeout:       s.whole,
 		MaxHeaderBytes:    maxHeader,

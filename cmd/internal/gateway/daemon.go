@@ -207,6 +207,7 @@ func (d *daemon) listen(context.Context) (err error) {
 	if d.listener, err = control.Listen(d.Names.Socket, d.Config.Control); err != nil {
 		return fmt.Errorf("control socket: %w", err)
 	}
+	d.listener.Log = d.Log
 	d.own(func() error {
 		_ = d.listener.Close() // Serve has closed it, where it ran
 		return nil

@@ -455,6 +455,9 @@ func (g *guard) replan(now time.Time) {
 // stands.
 func (g *guard) tend(p *post, now time.Time) {
 	what, err := p.missing()
+	if errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE) {
+		return // blind: what stood stands as far as anybody knows, and is looked at again
+	}
 	if err != nil {
 		what = oneLine(err)
 	}

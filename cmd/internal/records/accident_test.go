@@ -65,7 +65,7 @@ func fill(dir string) error {
 	}
 	stored := uint64(0)
 	for err == nil {
-		if err = s.Put(stored+1, sealed(stored+1, 907)); err == nil {
+		if err = s.Put(stored+1, sealed(stored+1, 907), 0); err == nil {
 			stored++
 		}
 	}
@@ -77,32 +77,32 @@ func fill(dir string) error {
 	}
 	// Those that are there go on, one that does not get the larger slot keeps
 	// what it had, and who goes makes room for another.
-	if err := s.Put(2, sealed(2, 1100)); err != nil {
+	if err := s.Put(2, sealed(2, 1100), 0); err != nil {
 		return fmt.Errorf("in place: %w", err)
 	}
-	if err := s.Put(3, sealed(3, 3000)); !errors.Is(err, unix.ENOSPC) {
+	if err := s.Put(3, sealed(3, 3000), 0); !errors.Is(err, unix.ENOSPC) {
 		return fmt.Errorf("a larger one: %w", err)
 	}
 	if b := s.bytes(s.slot[3]); !bytes.Equal(b[head:head+907], sealed(3, 907)) || b[8] == 0 {
 		return errors.New("what was stored before is gone")
 	}
-	if err := errors.Join(s.Delete(2), s.Put(stored+1, sealed(stored+1, 907))); err != nil {
+	if err := errors.Join(s.Delete(2), s.Put(stored+1, sealed(stored+1, 907), 0)); err != nil {
 		return fmt.Errorf("in the place of one that has gone: %w", err)
 	}
-	if err := errors.Join(os.Remove(ballast), s.Short(), s.Put(3, sealed(3, 3000))); err != nil {
+	if err := errors.Join(os.Remove(ballast), s.Short(), s.Put(3, sealed(3, 3000), 0)); err != nil {
 		return fmt.Errorf("when there is room again: %w", err)
 	}
 	// Of whatever length a first record is, a request finds room beside it.
 	const request = 96
 	for n := Size - head - 2*request; n < Size; n += 8 {
-		if err := errors.Join(s.Delete(4), s.Put(4, sealed(4, n))); err != nil {
+		if err := errors.Join(s.Delete(4), s.Put(4, sealed(4, n), request)); err != nil {
 			return fmt.Errorf("a record of %d bytes: %w", n, err)
 		}
 		f, err := os.Create(ballast)
 		for err == nil {
 			_, err = f.Write(make([]byte, 4096))
 		}
-		if err := errors.Join(s.Put(4, sealed(4, n+request)), f.Close(), os.Remove(ballast)); err != nil {
+		if err := errors.Join(s.Put(4, sealed(4, n+request), 0), f.Close(), os.Remove(ballast)); err != nil {
 			return fmt.Errorf("a record of %d bytes that grows: %w", n, err)
 		}
 	}
@@ -167,7 +167,7 @@ func churn(path string) error {
 		if i%160 < 40 { // they begin anew, and grow again
 			err = s.Delete(spi)
 		}
-		if err = errors.Join(err, s.Put(spi, made[spi-1][r.Intn(kinds)])); err != nil {
+		if err = errors.Join(err, s.Put(spi, made[spi-1][r.Intn(kinds)], 0)); err != nil {
 			return err
 		}
 	}

@@ -81,7 +81,7 @@ func TestAgainstModel(t *testing.T) {
 			continue
 		}
 		size := 32 + r.Intn(4096-31)
-		if err := s.Put(spi, sealed(spi, size)); err != nil {
+		if err := s.Put(spi, sealed(spi, size), 0); err != nil {
 			t.Fatal(err)
 		}
 		want[spi] = size
@@ -116,7 +116,7 @@ func TestSlotsFit(t *testing.T) {
 	s, _ := open(t, path, n)
 	for spi := range uint64(n) {
 		// As a responder's after IKE_AUTH, with its answer, and then a probe.
-		if err := errors.Join(s.Put(spi+1, make([]byte, 1135)), s.Put(spi+1, make([]byte, 1192))); err != nil {
+		if err := errors.Join(s.Put(spi+1, make([]byte, 1135), 96), s.Put(spi+1, make([]byte, 1192), 0)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -124,14 +124,14 @@ func TestSlotsFit(t *testing.T) {
 		t.Errorf("%d tunnels take %d bytes", n, got)
 	}
 	for spi := range uint64(n) {
-		if err := s.Put(spi+1, make([]byte, 4096)); err != nil {
+		if err := s.Put(spi+1, make([]byte, 4096), 0); err != nil {
 			t.Fatal(err)
 		}
 	}
 	// The larger slots stay theirs: what has been needed may be again.
 	before := blocks(t, path)
 	for spi := range uint64(n) {
-		if err := s.Put(spi+1, make([]byte, 900)); err != nil {
+		if err := s.Put(spi+1, make([]byte, 900), 0); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -146,7 +146,7 @@ func BenchmarkPut(b *testing.B) {
 	s := benchStore(b, 1)
 	record := make([]byte, 907)
 	for b.Loop() {
-		if err := s.Put(1, record); err != nil {
+		if err := s.Put(1, record, 0); err != nil {
 			b.Fatal(err)
 		}
 	}
@@ -161,7 +161,7 @@ func BenchmarkPutNew(b *testing.B) {
 			s = benchStore(b, capacity)
 			b.StartTimer()
 		}
-		if err := s.Put(spi, record); err != nil {
+		if err := s.Put(spi, record, 0); err != nil {
 			b.Fatal(err)
 		}
 	}

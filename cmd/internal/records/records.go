@@ -7,9 +7,10 @@
 // in it, so a full tmpfs is an error of Put and not a SIGBUS. An SA keeps its
 // slot as long as the record fits, and a larger one until the larger record
 // stands: what was stored before a Put that fails is still there after it. The
-// first record gets room for a request beside it, so that on a full tmpfs a
-// tunnel that is up can still ask its peer, who would be taken for dead. Of a surge a chunk goes back to the tmpfs once nothing is in it, but for one of
-// each size.
+// first record gets the room that a later one may need, so that on a full tmpfs a
+// tunnel that is up can still ask its peer, who would be taken for dead. Of a
+// surge a chunk goes back to the tmpfs once nothing is in it, but for one of each
+// size.
 //
 // Taking tunnels up again after a restart is not there yet; Open tells how many
 // records an earlier run has left, and clears them.
@@ -37,11 +38,7 @@ const (
 	// head is a slot's: the SPI, the length of the record, nothing.
 	head  = 16
 	chunk = 64 << 10
-	// growth is the longest INFORMATIONAL request that there is: one with a
-	// DELETE, or none, under AES-CBC and HMAC-SHA2-512. The first record of a
-	// responder has the answer to IKE_AUTH, and later ones a shorter one.
-	growth = 96
-	magic  = "ikeprec2" // what the table begins with
+	magic = "ikeprec2" // what the table begins with
 )
 
 // ErrFull says that there are as many records as there may be.
@@ -175,13 +172,14 @@ func records(b []byte, size int) (n int) {
 // Put stores the record of the SA with that SPI, replacing an earlier one,
 // which stays where there is no room for this one. The length is written last
 // and zeroed first, so that a record cut by kill -9 is no record, nor are there
-// two of an SA; the checksum in it says the rest.
-func (s *Store) Put(spi uint64, record []byte) error {
+// two of an SA; the checksum in it says the rest. The slot of a first record has
+// room for so many bytes more, as far as there is a size for that.
+func (s *Store) Put(spi uint64, record []byte, room int) error {
 	size := sizeFor(len(record))
 	if size == len(sizes) {
 		return fmt.Errorf("a record of %d bytes, at most %d fit", len(record), sizes[len(sizes)-1]-head)
 	}
-	before, at, err := s.take(spi, size, sizeFor(len(record)+growth))
+	before, at, err := s.take(spi, size, sizeFor(len(record)+room))
 	if err != nil {
 		return err
 	}

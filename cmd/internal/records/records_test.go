@@ -27,26 +27,26 @@ func TestStore(t *testing.T) {
 	}
 	record := bytes.Repeat([]byte("k3y"), 700)
 	for range 3 { // again and again in one slot
-		if err := s.Put(7, record); err != nil {
+		if err := s.Put(7, record, 0); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := s.Put(8, record[:5]); err != nil {
+	if err := s.Put(8, record[:5], 0); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Put(9, record); !errors.Is(err, ErrFull) {
+	if err := s.Put(9, record, 0); !errors.Is(err, ErrFull) {
 		t.Fatalf("a third record of two: %v", err)
 	}
-	if err := s.Put(7, make([]byte, 4096)); err != nil {
+	if err := s.Put(7, make([]byte, 4096), 0); err != nil {
 		t.Fatalf("the largest record of an SA: %v", err)
 	}
-	if err := s.Put(7, make([]byte, 4097)); err == nil {
+	if err := s.Put(7, make([]byte, 4097), 0); err == nil {
 		t.Fatal("a record larger than any slot was taken")
 	}
 	if err := s.Delete(8); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Put(9, record[:6]); err != nil {
+	if err := s.Put(9, record[:6], 0); err != nil {
 		t.Fatalf("a deleted record's slot is not free: %v", err)
 	}
 }
@@ -57,7 +57,7 @@ func TestLeftBehind(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "records")
 	s, _ := open(t, path, 1000)
 	for spi := range uint64(5) {
-		if err := s.Put(spi+1, []byte("canary in the mine")); err != nil {
+		if err := s.Put(spi+1, []byte("canary in the mine"), 0); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -14,7 +14,7 @@ func TestWiped(t *testing.T) {
 	s, _ := open(t, path, 100)
 	put := func(spi uint64, record string) {
 		t.Helper()
-		if err := s.Put(spi, []byte(record)); err != nil {
+		if err := s.Put(spi, []byte(record), 0); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -2,8 +2,8 @@ package sa
 
 import "github.com/ikepulse/ikepulse/ike/internal/mono"
 
-// Again begins the tries of the outstanding request anew, for nothing that was
-// sent so far can have left this host.
+// Again begins the tries of the outstanding request anew, for what was sent so far
+// cannot all have left this host.
 type Again struct{}
 
 func (Again) command() {}
@@ -12,7 +12,7 @@ func (s *SA) again(now mono.Time, out *Effects) {
 	if !s.Outstanding() {
 		return
 	}
-	s.req.try, s.req.exhausted = 0, false
+	s.req.try, s.req.unsent = 0, false
 	s.tryAt = now.Add(s.conn.Backoff.Wait(0))
 	s.resend(now, out)
 }

@@ -35,19 +35,25 @@ func (s *SA) failed(now mono.Time, c Failed, out *Effects) {
 // waits for its retransmission, which tries again.
 func (s *SA) failedPersist(c Failed, out *Effects) {
 	if s.hs == nil {
-		s.unpersisted = true
+		s.unpersisted, s.req.unsent = true, true
 		return
 	}
 	s.tracked = false // Persist comes before Track
-	if s.rec.Role == Responder {
-		s.lastWord(out)
-	}
+	s.lastWord(out)
 	s.close(LocalFailure, Event{Err: c.Err}, out)
 }
 
-// lastWord answers IKE_AUTH without an SA behind the answer; its sender may
+// lastWord ends IKE_AUTH without an SA behind the message. An initiator, whose peer
+// has one, deletes it, and hears no answer; a responder refuses, and the other may
 // come again.
 func (s *SA) lastWord(out *Effects) {
+	if s.rec.Role == Initiator {
+		if s.rec.Request == nil { // else it is one already, which could not be stored
+			s.rec.Request = s.seal(wire.Informational, 0, s.rec.NextRequest, &wire.Delete{Protocol: wire.ProtoIKE})
+		}
+		out.add(s.send(s.rec.Request))
+		return
+	}
 	out.add(reply(s.hs.auth.packet, s.seal(wire.IKEAuth, wire.FlagResponse, s.rec.NextExpected-1,
 		&wire.Notify{Kind: wire.TemporaryFailure})))
 }

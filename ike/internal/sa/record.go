@@ -174,6 +174,17 @@ func (r *Record) AppendBinary(b []byte) []byte {
 	return append(e.b, sum[:16]...)
 }
 
+// longestMessage is that of the requests and answers that follow IKE_AUTH: a
+// DELETE, under AES-CBC and HMAC-SHA2-512.
+const longestMessage = 96
+
+// Room is how much longer a later record of the SA may be, beside this first one:
+// it has a request and an answer at once, and no longer the keys of the handshake.
+func (r *Record) Room() int {
+	handshake := len(r.Keys.Pi.Bytes()) + len(r.Keys.Pr.Bytes())
+	return max(0, longestMessage-len(r.Request)+max(0, longestMessage-len(r.Response))-handshake)
+}
+
 // UnmarshalBinary reads what AppendBinary wrote; trailing bytes are an error.
 func (r *Record) UnmarshalBinary(b []byte) error {
 	if len(b) < 20 {

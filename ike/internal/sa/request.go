@@ -1,6 +1,10 @@
 package sa
 
 import (
+	"bytes"
+	"math"
+	"time"
+
 	"github.com/ikepulse/ikepulse/ike/internal/mono"
 	"github.com/ikepulse/ikepulse/ike/internal/wire"
 )
@@ -17,11 +21,15 @@ const (
 
 // request is our outstanding request: there is at most one. RFC 7296 §2.3
 type request struct {
-	kind      requestKind
-	exchange  wire.ExchangeType
-	exhausted bool
-	try       uint8 // retransmissions so far
+	kind     requestKind
+	exchange wire.ExchangeType
+	try      uint8 // retransmissions so far
+	unsent   bool  // a try has not left this host
+	anew     uint8 // how often the tries have begun anew for that
 }
+
+// unsentMax is how long the tries of a probe may begin anew.
+const unsentMax = 10 * time.Minute
 
 // nextTry is when the outstanding request is sent again, or given up; zero if
 // there is none.
@@ -62,7 +70,12 @@ func (s *SA) retransmit(now mono.Time, out *Effects) {
 		out.add(s.send(s.rec.Request), report(Event{Kind: Retransmit, Try: s.Tries(), Path: s.Path()}))
 		return
 	}
-	s.tryAt, s.req.exhausted = 0, true
+	if s.req.kind == probeRequest && s.req.unsent && int(s.req.anew) < min(int(unsentMax/s.conn.Backoff.Total()), math.MaxUint8) {
+		s.req.anew++
+		s.again(now, out)
+		return
+	}
+	s.tryAt = 0
 	switch {
 	case s.rec.State < Up:
 		s.close(s.handshakeFailure(), Event{Try: s.Tries(), Notify: s.hs.trouble}, out)
@@ -71,6 +84,15 @@ func (s *SA) retransmit(now mono.Time, out *Effects) {
 	default:
 		// Whether that means death is not the SA's to say.
 		out.add(report(Event{Kind: Unanswered, Try: s.Tries(), Path: s.Path()}))
+	}
+}
+
+// Unsent takes note of a message that this host could not send. A probe that does
+// not leave it proves nothing of the peer: its tries begin anew when they are used
+// up, for as long as unsentMax.
+func (s *SA) Unsent(message []byte) {
+	if s.Outstanding() && bytes.Equal(message, s.rec.Request) {
+		s.req.unsent = true
 	}
 }
 
@@ -107,9 +129,9 @@ func (s *SA) terminate(now mono.Time, out *Effects) {
 	switch {
 	case s.rec.State < AuthSent:
 		s.close(DeletedByUs, Event{}, out)
-	case s.rec.State < Up, s.req.kind != noRequest && !s.req.exhausted:
+	case s.rec.State < Up, s.Outstanding() && !s.Exhausted():
 		s.wantDelete = true
-	case s.req.exhausted:
+	case s.Exhausted():
 		s.close(DeletedByUs, Event{}, out)
 	default:
 		s.sendDelete(now, out)

@@ -119,7 +119,7 @@ func (s *SA) Path() Path { return Path{s.rec.Local.AddrPort(), s.rec.Remote.Addr
 func (s *SA) Outstanding() bool { return s.req.kind != noRequest }
 
 // Exhausted tells that all tries of the outstanding request are used up.
-func (s *SA) Exhausted() bool { return s.req.exhausted }
+func (s *SA) Exhausted() bool { return s.Outstanding() && s.tryAt == 0 }
 
 // Tries is how often the outstanding request has been sent again.
 func (s *SA) Tries() int { return int(s.req.try) }

@@ -60,6 +60,7 @@ type node struct {
 	onAdmit  func()
 	records  int
 	record   []byte // last persisted
+	room     int    // that it was to have beside it
 	tracked  map[uint32]Path
 	in, out  map[uint32]*ChildSA
 	moved    map[uint32]Path
@@ -191,7 +192,7 @@ func (w *world) step(n *node, st Step) {
 	switch st := st.(type) {
 	case Persist:
 		n.records++
-		n.record = st.Record.AppendBinary(nil)
+		n.record, n.room = st.Record.AppendBinary(nil), st.Record.Room()
 	case Forget:
 		n.record = nil
 	case Track:

@@ -60,9 +60,11 @@ type Sender interface {
 }
 
 // Store keeps the records that a restart takes up again. They hold keys. Every
-// shard calls it, at the same time; a record is not kept after the return.
+// shard calls it, at the same time; a record is not kept after the return. Those
+// that follow an SA's first are at most room bytes longer than that: a tunnel that
+// is up is not to need what a full store does not have.
 type Store interface {
-	Put(spi uint64, record []byte) error
+	Put(spi uint64, record []byte, room int) error
 	Delete(spi uint64) error
 }
 

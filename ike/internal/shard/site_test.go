@@ -27,6 +27,7 @@ type site struct {
 	tracked map[uint32]track
 	stamps  map[uint32]evidence
 	records map[uint64]int
+	room    map[uint64]int // what the records of an SA may need
 	spis    map[uint32]bool
 	calls   map[string]int
 	fail    map[string]int // how often a call is to fail
@@ -129,13 +130,18 @@ func (s *site) Send(p wire.Packet) error {
 	return err
 }
 
-func (s *site) Put(spi uint64, record []byte) error {
+func (s *site) Put(spi uint64, record []byte, room int) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err := s.did("Put"); err != nil {
 		return err
 	}
-	s.records[spi]++
+	if s.records[spi]++; s.records[spi] == 1 {
+		s.room[spi] = len(record) + room
+	}
+	if len(record) > s.room[spi] {
+		s.w.t.Errorf("a record of %d bytes, and its SA was to need %d", len(record), s.room[spi])
+	}
 	var r sa.Record
 	if err := r.UnmarshalBinary(record); err != nil {
 		s.w.t.Errorf("a record that cannot be read: %v", err)

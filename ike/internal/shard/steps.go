@@ -109,7 +109,7 @@ func (s *Shard) persist(e *entry, r *sa.Record) error {
 	}
 	s.record = r.AppendBinary(s.record[:0])
 	defer clear(s.record)
-	if err := s.edges.Store.Put(e.sa.SPI(), s.record); err != nil {
+	if err := s.edges.Store.Put(e.sa.SPI(), s.record, r.Room()); err != nil {
 		return fmt.Errorf("storing the record: %w", err)
 	}
 	e.held.stored = true
@@ -165,15 +165,18 @@ func (s *Shard) send(e *entry, p wire.Packet) {
 		}
 		pd.credit -= len(p.Data)
 	}
-	s.transmit(p)
+	if !s.transmit(p) {
+		e.sa.Unsent(p.Data)
+	}
 }
 
-func (s *Shard) transmit(p wire.Packet) {
+func (s *Shard) transmit(p wire.Packet) (left bool) {
 	if err := s.edges.Sender.Send(p); err != nil {
 		s.count[cSendErrors]++
-		return
+		return false
 	}
 	s.count[cSent]++
+	return true
 }
 
 // keepalive sends the one byte that keeps a NAT mapping open. RFC 3948 §2.3

@@ -99,7 +99,7 @@ func (w *world) send(p wire.Packet) {
 func (w *world) site(addr string, shards int, conns []Tunnel, change ...func(*Config)) *site {
 	w.t.Helper()
 	s := &site{w: w, addr: netip.MustParseAddr(addr), ended: make(chan struct{}),
-		tracked: map[uint32]track{}, stamps: map[uint32]evidence{}, records: map[uint64]int{}, spis: map[uint32]bool{},
+		tracked: map[uint32]track{}, stamps: map[uint32]evidence{}, records: map[uint64]int{}, room: map[uint64]int{}, spis: map[uint32]bool{},
 		calls: map[string]int{}, fail: map[string]int{}, panics: map[string]int{}}
 	for range shards {
 		s.planes = append(s.planes, &plane{site: s, in: map[uint32]*sa.ChildSA{}, out: map[uint32]*sa.ChildSA{}, sent: map[uint32]int64{}})
