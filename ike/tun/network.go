@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -29,9 +30,10 @@ type network struct {
 	mark   uint32
 	mtu    int
 
+	plan atomic.Pointer[barrier.Plan] // also read beside mu
+
 	mu        sync.Mutex
 	link      netlink.Link
-	plan      *barrier.Plan
 	standing  map[netip.Prefix]*lead // of the configuration: the pools
 	routes    map[netip.Prefix]*lead // of tunnels
 	addresses map[netip.Addr]int
@@ -131,11 +133,12 @@ func (n *network) takeDown() error {
 // wanted are the routes that ought to be there, with what else the kernel is to know of them.
 func (n *network) wanted() map[entry]with {
 	all := map[entry]with{}
-	for to, v := range n.plan.Verdicts() {
+	plan := n.plan.Load()
+	for to, v := range plan.Verdicts() {
 		switch {
 		case v != barrier.Covered:
 			all[entry{to, unix.RTN_THROW}] = with{}
-		case !n.plan.Pass:
+		case !plan.Pass:
 			all[entry{to, unix.RTN_UNREACHABLE}] = with{}
 		}
 	}
@@ -155,7 +158,7 @@ func (n *network) wanted() map[entry]with {
 // open reports whether a route into the interface may be there: what is to stay
 // outside does, whatever a peer has asked for.
 func (n *network) open(to netip.Prefix) bool {
-	v := n.plan.At(to)
+	v := n.plan.Load().At(to)
 	return v == barrier.Free || v == barrier.Covered
 }
 
@@ -245,7 +248,7 @@ func (n *network) follow(p *barrier.Plan) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	before := n.wanted()
-	n.plan = p
+	n.plan.Store(p)
 	now := n.wanted()
 	there := map[entry]bool{}
 	for e := range before {

@@ -32,6 +32,7 @@ type tunnel struct {
 	in            *esp.Inbound
 	out           *esp.Outbound // nil: not installed
 	path          sa.Path
+	source        source // of the last packet that came
 	mtu           int
 	sent          int64
 }
@@ -73,7 +74,8 @@ func (s *Shard) InstallInbound(c *sa.ChildSA) error {
 	local, remote := slices.Clone(c.Local), slices.Clone(c.Remote)
 	s.tunnels[c.InSPI] = &tunnel{shard: s.index, local: local, remote: remote, routes: routes,
 		inSPI: c.InSPI, outSPI: c.OutSPI, virtual: slices.Clone(c.VirtualIPs), mtu: mtu,
-		in: esp.NewInbound(c.InSPI, c.Suite, c.InEncr, c.InInteg, remote, local, window)}
+		path: c.Path,
+		in:   esp.NewInbound(c.InSPI, c.Suite, c.InEncr, c.InInteg, remote, local, window)}
 	return nil
 }
 
@@ -172,6 +174,10 @@ func (s *Shard) Receive(now int64, p wire.Packet) (authentic bool) {
 		return authentic
 	}
 	s.buffer = inner
+	if !t.brings(inner, s.plane.device.net.plan.Load()) {
+		s.count.selector.Add(1)
+		return true
+	}
 	clampMSS(inner, t.mtu)
 	if err := s.plane.device.write(inner); err != nil {
 		s.count.deviceErrors.Add(1)
