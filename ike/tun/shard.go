@@ -90,7 +90,7 @@ func (s *Shard) InstallOutbound(c *sa.ChildSA) error {
 	case t.out != nil:
 		return errInstalled
 	}
-	if err := s.plane.device.net.lead(t.routes, t.mtu, t.virtual, t.local); err != nil {
+	if err := s.plane.device.net.lead(t.inSPI, t.routes, t.mtu, t.virtual, t.local); err != nil {
 		return err
 	}
 	t.out = esp.NewOutbound(c.OutSPI, c.Suite, c.OutEncr, c.OutInteg, t.local, t.remote, firstSequence)
@@ -119,7 +119,7 @@ func (s *Shard) RemoveOutbound(inSPI, outSPI uint32) error {
 	s.plane.leave(t)
 	t.out.Wipe()
 	t.out = nil
-	return s.plane.device.net.unlead(t.routes)
+	return s.plane.device.net.unlead(t.inSPI, t.routes)
 }
 
 // sending finds a tunnel that is installed outbound.

@@ -2,10 +2,12 @@ package tun
 
 import (
 	"net/netip"
+	"slices"
 	"testing"
 
 	"github.com/ikepulse/ikepulse/ike/barrier"
 	"github.com/ikepulse/ikepulse/ike/esp"
+	"github.com/ikepulse/ikepulse/ike/internal/sa"
 	"github.com/ikepulse/ikepulse/ike/internal/wire"
 )
 
@@ -70,6 +72,51 @@ func TestSources(t *testing.T) {
 	}
 	if comes("8.8.8.8") || !comes("10.7.0.1") {
 		t.Error("another plan is not followed")
+	}
+}
+
+// TestSourceOfTheOther: of two tunnels for the same networks, whose gateways
+// have given different addresses, the newer one carries what this host sends, by
+// its address; when it ends, the other does, by its own.
+func TestSourceOfTheOther(t *testing.T) {
+	s := newSide(t, namespace(t, newLab(t), "laptop"))
+	s.far = s
+	var sent []netip.Addr
+	s.plane.send = func(p wire.Packet) error { sent = append(sent, p.Remote.Addr()); return nil }
+	tunnel := func(n uint32, vip, gateway string) *sa.ChildSA {
+		c, _ := children(t, n, subnets(vip+"/32"), subnets("10.0.0.0/8"))
+		c.VirtualIPs = []netip.Addr{netip.MustParseAddr(vip)}
+		c.Path.Remote = netip.AddrPortFrom(netip.MustParseAddr(gateway), 4500)
+		return c
+	}
+	first, second := tunnel(1, "10.99.0.7", "198.51.100.1"), tunnel(2, "10.98.0.7", "203.0.113.1")
+	says := func(when, by string, from ...string) {
+		t.Helper()
+		if got := routes(t, s.ns); !slices.Equal(got, from) {
+			t.Errorf("%s: routes %q, want %q", when, got, from)
+		}
+		before := s.plane.Counters()
+		send(t, listen(t, s.ns, "0.0.0.0:0", 0), "10.1.1.1:7", "hello")
+		s.wait(when+" a packet", func(c Counters) bool { return c.Out+c.NoTunnel > before.Out+before.NoTunnel })
+		s.do(func() {
+			if len(sent) != 1 || sent[0].String() != by {
+				t.Errorf("%s: sent to %v, want %s", when, sent, by)
+			}
+			sent = nil
+		})
+	}
+	s.install(first)
+	says("with one", "198.51.100.1", "10.0.0.0/8 src 10.99.0.7")
+	s.install(second)
+	says("with both", "203.0.113.1", "10.0.0.0/8 src 10.98.0.7")
+	s.remove(second)
+	says("without the newer", "198.51.100.1", "10.0.0.0/8 src 10.99.0.7")
+	s.install(second)
+	s.remove(first)
+	says("without the older", "203.0.113.1", "10.0.0.0/8 src 10.98.0.7")
+	s.remove(second)
+	if left := routes(t, s.ns); len(left) != 0 {
+		t.Errorf("left: %q", left)
 	}
 }
 
