@@ -71,45 +71,6 @@ func TestNeighboursOfAGateway(t *testing.T) {
 	s.want(s.Gateway, 0, nil, "detach", "--all")
 }
 
-// TestDeletedAgainAndAgain: somebody who deletes the rule and the routes in a
-// loop, as network managers do, gets nothing out, does not keep the gateway busy,
-// and when he ends all comes back.
-func TestDeletedAgainAndAgain(t *testing.T) {
-	s := newForged(t)
-	gw, client := s.tunnel()
-	want := s.kernelState()
-	loop := 5 * time.Second
-	s.hidden("deleted in a loop", func() {
-		for end := time.Now().Add(loop); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
-			err := s.Gateway.Do(func() error {
-				// What is not there cannot be deleted.
-				_, _ = flushRules(), flushRoutes()
-				return nil
-			})
-			if err != nil {
-				t.Fatal(err)
-			}
-		}
-	})
-	st, code := s.status(s.Gateway)
-	if code != exitDegraded || len(st.Barriers.Missing) == 0 {
-		t.Errorf("status meanwhile: %d %+v", code, st.Barriers)
-	}
-	s.await("all is back", func() error {
-		if got := s.kernelState(); fmt.Sprint(got) != fmt.Sprint(want) {
-			return fmt.Errorf("%q, want %q", got, want)
-		}
-		return nil
-	})
-	s.whole()
-	s.ping(1)
-	if n := strings.Count(gw.log.String(), "somebody has taken away a barrier"); n < 2 || n > 12 {
-		t.Errorf("%d lines of it in the log: %s", n, &gw.log)
-	}
-	s.stop(client, gw)
-	s.detached()
-}
-
 // TestUnprotected: where the operator says so, what is covered goes in the clear
 // while no tunnel takes it, and status says so.
 func TestUnprotected(t *testing.T) {

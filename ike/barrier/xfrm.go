@@ -111,6 +111,11 @@ func (f *xfrm) exemptTUN() error {
 	return nil
 }
 
+// Silent: the kernel tells nobody of the settings.
+func (f *xfrm) Silent() bool {
+	return slices.ContainsFunc(f.exemptions(), func(path string) bool { return !isOne(path) })
+}
+
 func isOne(path string) bool {
 	b, err := os.ReadFile(path)
 	return err == nil && len(b) > 0 && b[0] == '1'
