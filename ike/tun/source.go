@@ -18,7 +18,8 @@ type source struct {
 // a tunnel for everything, and not if another tunnel is for it, up or not. Else
 // whoever is at the other end could speak for them. A gateway may speak for its
 // own outer address, though that is outside: it tells so of what it cannot pass
-// on.
+// on. What no host sends from, and what we were given to send from, comes from
+// nobody, though a kernel may be told to take it.
 func (t *tunnel) brings(inner []byte, plan *barrier.Plan) bool {
 	src, _, ok := addressesOf(inner)
 	if !ok {
@@ -26,7 +27,10 @@ func (t *tunnel) brings(inner []byte, plan *barrier.Plan) bool {
 	}
 	// Many come from the same: that is remembered.
 	if s := (source{src, plan}); s != t.source {
-		if !t.holds(src, plan) && src != t.path.Remote.Addr() {
+		switch {
+		case src.IsLoopback(), src.IsMulticast(), src.IsUnspecified(), src.Is4In6(), slices.Contains(t.virtual, src):
+			return false
+		case !t.holds(src, plan) && src != t.path.Remote.Addr():
 			return false
 		}
 		t.source = s

@@ -30,6 +30,7 @@ func laptop() *barrier.Plan {
 func TestSources(t *testing.T) {
 	s := newSideBy(t, namespace(t, newLab(t), "laptop"), laptop())
 	c, there := children(t, 1, subnets("10.99.0.7/32"), subnets("0.0.0.0/0"))
+	c.VirtualIPs = []netip.Addr{netip.MustParseAddr("10.99.0.7")}
 	s.install(c)
 	everything := subnets("0.0.0.0/0")
 	out := esp.NewOutbound(there.OutSPI, there.Suite, there.OutEncr, there.OutInteg, everything, everything, 1)
@@ -55,10 +56,12 @@ func TestSources(t *testing.T) {
 			"8.8.8.8": true, "10.0.0.1": true, "10.7.1.1": true, "10.21.0.1": true,
 			"10.7.0.1": false, "10.7.0.99": false, // a neighbour
 			"192.0.2.254": false, "192.0.2.253": false, // next hops
-			"203.0.113.9":  false, // another gateway
-			"172.16.0.1":   false, // bypass
-			"10.20.0.1":    false, // of the other tunnel
-			"224.0.0.5":    false, // of the link
+			"203.0.113.9": false,                                       // another gateway
+			"172.16.0.1":  false,                                       // bypass
+			"10.20.0.1":   false,                                       // of the other tunnel
+			"224.0.0.5":   false,                                       // of the link
+			"239.1.2.3":   false, "127.0.0.1": false, "0.0.0.0": false, // nobody
+			"10.99.0.7":    false, // ourselves
 			"198.51.100.2": true,  // the gateway itself, of what it cannot pass on
 		} {
 			if got := comes(from); got != want {
