@@ -389,15 +389,20 @@ func (g *guard) act(now time.Time) {
 	if now.Sub(g.glanced) >= glanceEvery {
 		g.glance(now)
 	}
+	looked := false
 	if g.stale && now.Sub(g.looked) >= lookPause {
 		g.replan(now)
+		looked = true
 	}
 	for _, p := range g.posts {
 		if p.doubted || p.gone != "" && !now.Before(p.next) {
 			g.tend(p, now)
+			looked = true
 		}
 	}
-	g.survey()
+	if looked {
+		g.survey()
+	}
 }
 
 // glance doubts the filters of which something is missing that nobody tells of.
