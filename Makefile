@@ -42,7 +42,7 @@ bench-xdp: ## what a frame costs in XDP, and what else it could; in under 3 minu
 bench-surge: ## what thousands of clients at once cost the gateway, and a flood beside them; in about 8 minutes
 	@go run ./test/benchsurge $(BENCH_SURGE)
 
-long: bench-surge ## what takes minutes, and is run by whoever closes an issue: also barriers in a loop
-	go test ./cmd/ikepulse -count 1 -v -run 'TestDeletedAgainAndAgain|TestEveryAccidentInALoop' -loop 1m
+long: bench-surge ## what takes minutes, and is run by whoever closes an issue: bench-surge, a minute of barriers taken away, and those of 20,000 tunnels
+	go test ./cmd/ikepulse -run '^(TestDeletedAgainAndAgain|TestManyClients|TestManySites)$$' -count 1 -v -minute -many 20000
 
 .PHONY: help build demo test test-vm generate lint race fuzz bench-xdp bench-surge long

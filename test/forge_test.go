@@ -27,18 +27,25 @@ const keyLog = "filelog {\nlog {\nchd = 4\n}\n}\n"
 type forger struct {
 	t        *testing.T
 	ns       *lab.Namespace
-	from     netip.Addr
+	from, to netip.AddrPort
 	spi, seq uint32
 	aead     cipher.AEAD
 	salt     []byte
 }
 
-// newForger reads the outbound keys of client i's only tunnel from its log.
-// Sequence numbers begin far above those that strongSwan has used.
+// newForger forges what client i sends by its only tunnel.
 func (s *site) newForger(i int, d *charon.Daemon) *forger {
 	s.Helper()
+	return s.forgerAt(s.net.Clients[i], d, "initiator", netip.AddrPortFrom(lab.ClientAddr(i), lab.NATTPort), netip.AddrPortFrom(lab.GatewayAddr, lab.NATTPort))
+}
+
+// forgerAt reads the outbound keys of the only tunnel of a strongSwan in that
+// role from its log. Sequence numbers begin far above those that strongSwan has
+// used.
+func (s *site) forgerAt(ns *lab.Namespace, d *charon.Daemon, role string, from, to netip.AddrPort) *forger {
+	s.Helper()
 	_, child := only(s.T, d)
-	key := loggedKey(s.T, d.Log(), "encryption initiator key")
+	key := loggedKey(s.T, d.Log(), "encryption "+role+" key")
 	block, err := aes.NewCipher(key[:len(key)-4])
 	if err != nil {
 		s.Fatal(err)
@@ -47,7 +54,7 @@ func (s *site) newForger(i int, d *charon.Daemon) *forger {
 	if err != nil {
 		s.Fatal(err)
 	}
-	return &forger{t: s.T, ns: s.net.Clients[i], from: lab.ClientAddr(i), spi: child.SPIOut, seq: 500, aead: aead, salt: key[len(key)-4:]}
+	return &forger{t: s.T, ns: ns, from: from, to: to, spi: child.SPIOut, seq: 500, aead: aead, salt: key[len(key)-4:]}
 }
 
 var dumpLine = regexp.MustCompile(`\[CHD\] +[0-9]+: ((?:[0-9A-F]{2} ?)+)`)
@@ -74,15 +81,23 @@ func loggedKey(t *testing.T, log, title string) (key []byte) {
 	return key
 }
 
-// seal is the next ESP packet for an IPv4 packet. RFC 4303 §2, RFC 4106
+// seal is the next ESP packet for an IP packet.
 func (f *forger) seal(inner []byte) []byte {
+	const tunnelIPv4, tunnelIPv6 = 4, 41
+	if inner[0]>>4 == 6 {
+		return f.sealAs(tunnelIPv6, inner)
+	}
+	return f.sealAs(tunnelIPv4, inner)
+}
+
+// sealAs is the next ESP packet for what it says is in it. RFC 4303 §2, RFC 4106
+func (f *forger) sealAs(next byte, inner []byte) []byte {
 	f.seq++
-	const tunnelIPv4 = 4
 	plain := append([]byte(nil), inner...)
 	for pad := byte(1); (len(plain)+2)%4 != 0; pad++ {
 		plain = append(plain, pad)
 	}
-	plain = append(plain, byte(len(plain)-len(inner)), tunnelIPv4)
+	plain = append(plain, byte(len(plain)-len(inner)), next)
 	esp := binary.BigEndian.AppendUint32(nil, f.spi)
 	esp = binary.BigEndian.AppendUint32(esp, f.seq)
 	iv := binary.BigEndian.AppendUint64(nil, uint64(f.seq)<<32)
@@ -93,7 +108,7 @@ func (f *forger) seal(inner []byte) []byte {
 // from its address and port, while it holds both.
 func (f *forger) send(payload []byte) {
 	f.t.Helper()
-	sendRaw(f.t, f.ns, netip.AddrPortFrom(f.from, lab.NATTPort), netip.AddrPortFrom(lab.GatewayAddr, lab.NATTPort), payload)
+	sendRaw(f.t, f.ns, f.from, f.to, payload)
 }
 
 // sendRaw sends a UDP datagram from any address and port.

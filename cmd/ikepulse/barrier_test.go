@@ -209,11 +209,17 @@ func setLink(up bool) error {
 	return netlink.LinkSetDown(link)
 }
 
-// kernelState is what of the barriers stands in the kernel.
+// kernelState is what of the gateway's barriers stands in the kernel.
 func (s *site) kernelState() (lines []string) {
 	s.t.Helper()
-	err := s.Gateway.Do(func() error {
-		table := gateway.NamesOf("default").Table
+	return s.stateOf(s.Gateway, "default")
+}
+
+// stateOf is what of an instance's barriers stands in a namespace.
+func (s *site) stateOf(ns *lab.Namespace, instance string) (lines []string) {
+	s.t.Helper()
+	err := ns.Do(func() error {
+		table := gateway.NamesOf(instance).Table
 		rules, err := netlink.RuleList(unix.AF_INET)
 		for _, r := range rules {
 			if r.Table == table {

@@ -17,6 +17,9 @@ type Filter interface {
 	// Missing says what somebody has taken away or changed since Set, in a few
 	// words; "" if nothing.
 	Missing() (string, error)
+	// Silent reports whether something is missing that no event tells of. It is
+	// cheap to ask.
+	Silent() bool
 	// Remove takes the filter away, also that of an earlier run, and closes it.
 	Remove() error
 	// Close leaves the filter where it is.

@@ -71,6 +71,9 @@ func (f *nft) Concerns(e Event) bool {
 	return e.What == FilterChanged && (e.Name == f.table(false).Name || e.Name == f.table(true).Name)
 }
 
+// Silent: the kernel tells of everything.
+func (*nft) Silent() bool { return false }
+
 // Set makes a table beside the one that stands, and then takes that away. To
 // replace a table in one transaction is not enough: for an instant the kernel has
 // the new rules and not yet the elements of their sets (tried on 6.18: one packet

@@ -198,6 +198,19 @@ func (p *Plan) At(x netip.Prefix) Verdict {
 	return v
 }
 
+// Tunnel is how long the prefix of a tunnel must at least be that may carry the
+// packets of an address: that of a wider one is not for it, whether or not
+// another is up. What stays outside is for none.
+func (p *Plan) Tunnel(a netip.Addr) (bits int, ok bool) {
+	switch v, by := p.at(single(a)); v {
+	case Free:
+		return 0, true
+	case Covered:
+		return by.Bits(), true
+	}
+	return 0, false
+}
+
 func (p *Plan) at(x netip.Prefix) (Verdict, netip.Prefix) {
 	lengths := p.count(x)
 	for bits := x.Bits(); bits >= 0; bits-- {

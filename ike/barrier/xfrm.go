@@ -114,6 +114,14 @@ func (f *xfrm) exemptTUN() error {
 	return nil
 }
 
+// Silent: the kernel tells nobody of the settings.
+func (f *xfrm) Silent() bool {
+	return slices.ContainsFunc(f.exemptions(), func(path string) bool {
+		set, err := isOne(path)
+		return err == nil && !set
+	})
+}
+
 func isOne(path string) (bool, error) {
 	b, err := os.ReadFile(path)
 	return len(b) > 0 && b[0] == '1', err
@@ -130,20 +138,7 @@ func (f *xfrm) Set(p *Plan) error {
 	if err := f.exemptTUN(); err != nil {
 		return fmt.Errorf("XFRM policies: %w", err)
 	}
-	for _, c := range changes(present, f.wanted) {
-		if c.remove {
-			err = f.delete(c.policy, c.standing)
-		} else {
-			err = f.add(c.policy, c.sentence)
-		}
-		switch {
-		case errors.Is(err, unix.EAFNOSUPPORT): // without IPv6 there is nothing to block
-			delete(f.wanted, c.policy)
-		case err != nil:
-			return err
-		}
-	}
-	return nil
+	return f.carryOut(changes(present, f.wanted))
 }
 
 // change makes or alters a policy, or removes it.
@@ -306,24 +301,6 @@ func (f *xfrm) present() (map[policy]standing, error) {
 	return all, nil
 }
 
-// add makes a policy, or changes the one that is there.
-func (f *xfrm) add(p policy, s sentence) error {
-	info := &nl.XfrmUserpolicyInfo{Sel: p.sel, Dir: uint8(p.dir), Action: uint8(s.action), Priority: s.priority,
-		Lft: nl.XfrmLifetimeCfg{SoftByteLimit: nl.XFRM_INF, HardByteLimit: nl.XFRM_INF, SoftPacketLimit: nl.XFRM_INF, HardPacketLimit: nl.XFRM_INF}}
-	_, err := f.request(nl.XFRM_MSG_UPDPOLICY, unix.NLM_F_ACK, info)
-	return err
-}
-
-// delete removes a policy by its number: to find one of 40,000 by its selector
-// takes the kernel 1 ms.
-func (f *xfrm) delete(p policy, s standing) error {
-	_, err := f.request(nl.XFRM_MSG_DELPOLICY, unix.NLM_F_ACK, &nl.XfrmUserpolicyId{Index: s.index, Dir: uint8(p.dir)})
-	if errors.Is(err, unix.ENOENT) {
-		return nil // somebody was faster
-	}
-	return err
-}
-
 func (f *xfrm) Missing() (string, error) {
 	present, err := f.present()
 	if err != nil {
@@ -353,11 +330,7 @@ func (f *xfrm) Missing() (string, error) {
 func (f *xfrm) Remove() error {
 	defer f.socket.Close()
 	present, err := f.present()
-	errs := []error{err}
-	for p, s := range present {
-		errs = append(errs, f.delete(p, s))
-	}
-	return errors.Join(errs...)
+	return errors.Join(err, f.carryOut(changes(present, nil)))
 }
 
 func (f *xfrm) Close() error {

@@ -61,7 +61,7 @@ func TestManyPolicies(t *testing.T) {
 			return err
 		}
 		one := policy{netlink.XFRM_DIR_FWD, f.(*xfrm).from(netip.MustParsePrefix("10.0.2.0/24"))}
-		if err := f.(*xfrm).delete(one, present[one]); err != nil {
+		if err := f.(*xfrm).carryOut([]change{{one, present[one], true}}); err != nil {
 			return err
 		}
 		check("1 of the XFRM policies")

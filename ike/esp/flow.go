@@ -15,6 +15,7 @@ type flow struct {
 	protocol uint8
 	known    bool // whether the protocol could be found
 	ports    bool // whether the ports could be
+	detour   bool // the destination is not where it ends
 	srcPort  uint16
 	dstPort  uint16
 }
@@ -50,10 +51,32 @@ func parseIPv4(b []byte) (f flow, ok bool) {
 	if header < ipv4Len || f.length < header || f.length > len(b) {
 		return f, false
 	}
+	f.detour = sourceRouted(b[ipv4Len:header])
 	if binary.BigEndian.Uint16(b[6:])&0x1fff == 0 { // the first fragment, or all of it
 		f.readPorts(b[header:f.length])
 	}
 	return f, true
+}
+
+// sourceRouted reports whether IPv4 options name further hops (RFC 791 §3.1:
+// loose and strict source and record route). Of options that are malformed the
+// kernel takes none.
+func sourceRouted(options []byte) bool {
+	for len(options) > 0 {
+		switch kind := options[0]; {
+		case kind == 0:
+			return false
+		case kind == 1:
+			options = options[1:]
+		case kind == 131 || kind == 137:
+			return true
+		case len(options) < 2 || options[1] < 2 || int(options[1]) > len(options):
+			return false
+		default:
+			options = options[options[1]:]
+		}
+	}
+	return false
 }
 
 const ipv6Len = 40
@@ -89,6 +112,8 @@ func (f *flow) walk(b []byte) {
 				return
 			}
 			size = 8 + int(b[1])*8
+			// Segments left: further hops. RFC 8200 §4.4
+			f.detour = f.detour || f.protocol == 43 && b[3] != 0
 		case 44: // fragment
 			if len(b) < 8 {
 				return

@@ -135,6 +135,40 @@ func TestSelectors(t *testing.T) {
 	}
 }
 
+// TestDetours: selectors see only the next stop of a packet that names others.
+func TestDetours(t *testing.T) {
+	options := func(b ...byte) []byte {
+		return edit(ip4("10.1.0.5", "10.2.0.5", udp, append(b, l4(5000, 53)...)...), func(p []byte) { p[0] = 0x40 | byte(5+len(b)/4) })
+	}
+	route := func(left byte) []byte { return append([]byte{udp, 0, 0, left, 0, 0, 0, 0}, l4(5000, 53)...) }
+	for _, v := range []struct {
+		name   string
+		packet []byte
+		want   bool
+	}{
+		{"none", ping4(), false},
+		{"loose", options(131, 7, 4, 10, 7, 0, 1, 0), true},
+		{"strict", options(137, 7, 4, 10, 7, 0, 1, 0), true},
+		{"behind others", options(1, 148, 4, 0, 0, 131, 3, 4), true}, // a router alert
+		{"behind the end", options(0, 131, 7, 4), false},
+		{"recorded only", options(7, 7, 4, 0, 0, 0, 0, 0), false},
+		{"of no length", options(148, 0, 131, 7), false},
+		{"of too great a length", options(148, 9, 131, 7), false},
+		{"IPv6", ping6(), false},
+		{"IPv6, one left", ip6("2001:db8:1::5", "2001:db8:2::5", 43, route(1)...), true},
+		{"IPv6, none left", ip6("2001:db8:1::5", "2001:db8:2::5", 43, route(0)...), false},
+		{"IPv6, behind options", ip6("2001:db8:1::5", "2001:db8:2::5", 60, append([]byte{43, 0, 1, 4, 0, 0, 0, 0}, route(1)...)...), true},
+	} {
+		if f, ok := parse(v.packet); !ok || f.detour != v.want {
+			t.Errorf("%s: %v %v", v.name, ok, f.detour)
+		}
+	}
+	out, in := pair(t, "aes128gcm16", 64, 1)
+	if _, authentic, err := in.Open(nil, seal(t, out, options(131, 7, 4, 10, 7, 0, 1, 0)), 0); !authentic || err != ErrSelector {
+		t.Errorf("opened: %v, %v", authentic, err)
+	}
+}
+
 // TestECN is the table of RFC 6040 §4.2; -1 is a drop.
 func TestECN(t *testing.T) {
 	table := map[[2]uint8]int{ // inner, outer

@@ -80,7 +80,8 @@ func (in *Inbound) judge(text []byte, ecn uint8) (int, error) {
 	if !ok || f.next != next {
 		return 0, ErrMalformed
 	}
-	if !f.within(in.remote, in.local) {
+	// Selectors say nothing of where a source route leads to.
+	if f.detour || !f.within(in.remote, in.local) {
 		return 0, ErrSelector
 	}
 	if !applyECN(payload, ecn) {

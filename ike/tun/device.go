@@ -165,11 +165,9 @@ func newNetwork(name string, c Config) (*network, error) {
 		h.Close()
 		return nil, err
 	}
-	n := &network{handle: h, name: name, link: link, table: c.Table, mark: c.Mark, mtu: orDefault(c.MTU, DefaultMTU), plan: c.Plan,
+	n := &network{handle: h, name: name, link: link, table: c.Table, mark: c.Mark, mtu: orDefault(c.MTU, DefaultMTU),
 		standing: map[netip.Prefix]*lead{}, routes: map[netip.Prefix]*lead{}, addresses: map[netip.Addr]int{}}
-	if n.plan == nil {
-		n.plan = new(barrier.Plan)
-	}
+	n.plan.Store(orDefault(c.Plan, new(barrier.Plan)))
 	for _, r := range c.Routes {
 		to := r.To.Masked()
 		n.standing[to] = &lead{with: with{mtu: metric(to, r.MTU, n.mtu)}}
@@ -207,5 +205,7 @@ func ofTable(table int) (*network, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &network{handle: h, table: table}, nil
+	n := &network{handle: h, table: table}
+	n.plan.Store(new(barrier.Plan))
+	return n, nil
 }

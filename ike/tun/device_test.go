@@ -166,7 +166,8 @@ func TestLeftovers(t *testing.T) {
 			return err
 		}
 		defer h.Close()
-		n := network{handle: h, table: testTable, mark: testMark + 1, plan: new(barrier.Plan)}
+		n := network{handle: h, table: testTable, mark: testMark + 1}
+		n.plan.Store(new(barrier.Plan))
 		if err := n.fixRules(); err != nil {
 			return err
 		}

@@ -6,7 +6,9 @@ import (
 	"maps"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
+	"sync/atomic"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -29,9 +31,10 @@ type network struct {
 	mark   uint32
 	mtu    int
 
+	plan atomic.Pointer[barrier.Plan] // also read beside mu
+
 	mu        sync.Mutex
 	link      netlink.Link
-	plan      *barrier.Plan
 	standing  map[netip.Prefix]*lead // of the configuration: the pools
 	routes    map[netip.Prefix]*lead // of tunnels
 	addresses map[netip.Addr]int
@@ -39,8 +42,15 @@ type network struct {
 
 // lead is a route into the interface.
 type lead struct {
-	tunnels int // that need it; of a standing one, 0 until one has told src
+	tunnels []user // that need it, the newest last; of a standing one, that which has told src
 	with
+}
+
+// user is a tunnel that needs a route, by its inbound SPI, and what this host
+// sends from through it.
+type user struct {
+	spi uint32
+	src netip.Addr
 }
 
 // with is what the kernel knows of a route beside where it leads.
@@ -131,11 +141,12 @@ func (n *network) takeDown() error {
 // wanted are the routes that ought to be there, with what else the kernel is to know of them.
 func (n *network) wanted() map[entry]with {
 	all := map[entry]with{}
-	for to, v := range n.plan.Verdicts() {
+	plan := n.plan.Load()
+	for to, v := range plan.Verdicts() {
 		switch {
 		case v != barrier.Covered:
 			all[entry{to, unix.RTN_THROW}] = with{}
-		case !n.plan.Pass:
+		case !plan.Pass:
 			all[entry{to, unix.RTN_UNREACHABLE}] = with{}
 		}
 	}
@@ -155,7 +166,7 @@ func (n *network) wanted() map[entry]with {
 // open reports whether a route into the interface may be there: what is to stay
 // outside does, whatever a peer has asked for.
 func (n *network) open(to netip.Prefix) bool {
-	v := n.plan.At(to)
+	v := n.plan.Load().At(to)
 	return v == barrier.Free || v == barrier.Covered
 }
 
@@ -245,7 +256,7 @@ func (n *network) follow(p *barrier.Plan) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	before := n.wanted()
-	n.plan = p
+	n.plan.Store(p)
 	now := n.wanted()
 	there := map[entry]bool{}
 	for e := range before {
@@ -263,13 +274,13 @@ func (n *network) follow(p *barrier.Plan) error {
 // lead adds the routes of a tunnel. own are our addresses inside it, and local
 // what it may carry from us: this host itself sends from one of those. After
 // an error nothing has changed.
-func (n *network) lead(routes []netip.Prefix, mtu int, own []netip.Addr, local []wire.Selector) error {
+func (n *network) lead(spi uint32, routes []netip.Prefix, mtu int, own []netip.Addr, local []wire.Selector) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	for i, to := range routes {
-		if err := n.add(to, metric(to, mtu, n.mtu), own, local); err != nil {
+		if err := n.add(spi, to, metric(to, mtu, n.mtu), own, local); err != nil {
 			for _, added := range routes[:i] {
-				_ = n.drop(added) // it was added just now
+				_ = n.drop(spi, added) // it was added just now
 			}
 			return fmt.Errorf("route to %v: %w", to, err)
 		}
@@ -277,18 +288,18 @@ func (n *network) lead(routes []netip.Prefix, mtu int, own []netip.Addr, local [
 	return nil
 }
 
-func (n *network) add(to netip.Prefix, mtu int, own []netip.Addr, local []wire.Selector) error {
+func (n *network) add(spi uint32, to netip.Prefix, mtu int, own []netip.Addr, local []wire.Selector) error {
 	if p, l := n.stands(to); l != nil {
-		return n.sourceStanding(p, l, own, local)
-	}
-	if l := n.routes[to]; l != nil {
-		return n.share(to, l, mtu)
+		return n.sourceStanding(spi, p, l, own, local)
 	}
 	src, err := n.source(to.Addr().Is4(), own, local)
 	if err != nil {
 		return err
 	}
-	l := &lead{1, with{src, mtu}}
+	if l := n.routes[to]; l != nil {
+		return n.share(to, l, user{spi, src}, mtu)
+	}
+	l := &lead{[]user{{spi, src}}, with{src, mtu}}
 	if n.open(to) {
 		if err := n.unlessOff(to.Addr(), n.handle.RouteAdd(n.route(entry{to, unix.RTN_UNICAST}, l.with))); err != nil {
 			return err
@@ -298,18 +309,27 @@ func (n *network) add(to netip.Prefix, mtu int, own []netip.Addr, local []wire.S
 	return nil
 }
 
-// share has one more tunnel use a route.
-func (n *network) share(to netip.Prefix, l *lead, mtu int) error {
-	if mtu != 0 && (l.mtu == 0 || mtu < l.mtu) {
-		smaller := with{l.src, mtu}
-		if n.open(to) {
-			if err := n.unlessOff(to.Addr(), n.handle.RouteReplace(n.route(entry{to, unix.RTN_UNICAST}, smaller))); err != nil {
-				return err
-			}
-		}
-		l.with = smaller
+// share has one more tunnel use a route. It is the newest, and so carries the
+// packets: this host sends from its address.
+func (n *network) share(to netip.Prefix, l *lead, u user, mtu int) error {
+	if l.mtu != 0 && (mtu == 0 || mtu > l.mtu) {
+		mtu = l.mtu
 	}
-	l.tunnels++
+	if err := n.alter(to, l, with{u.src, mtu}); err != nil {
+		return err
+	}
+	l.tunnels = append(l.tunnels, u)
+	return nil
+}
+
+// alter changes what the kernel knows of a route of tunnels.
+func (n *network) alter(to netip.Prefix, l *lead, w with) error {
+	if w != l.with && n.open(to) {
+		if err := n.unlessOff(to.Addr(), n.handle.RouteReplace(n.route(entry{to, unix.RTN_UNICAST}, w))); err != nil {
+			return err
+		}
+	}
+	l.with = w
 	return nil
 }
 
@@ -325,16 +345,16 @@ func (n *network) stands(to netip.Prefix) (netip.Prefix, *lead) {
 
 // sourceStanding gives a standing route its source address when the first
 // tunnel tells what ours may be.
-func (n *network) sourceStanding(to netip.Prefix, l *lead, own []netip.Addr, local []wire.Selector) error {
-	if l.tunnels > 0 {
+func (n *network) sourceStanding(spi uint32, to netip.Prefix, l *lead, own []netip.Addr, local []wire.Selector) error {
+	if len(l.tunnels) > 0 {
 		return nil
 	}
 	src, err := n.source(to.Addr().Is4(), own, local)
-	if err == nil && src.IsValid() && n.open(to) {
-		err = n.unlessOff(to.Addr(), n.handle.RouteReplace(n.route(entry{to, unix.RTN_UNICAST}, with{src, l.mtu})))
+	if err == nil {
+		err = n.alter(to, l, with{src, l.mtu})
 	}
 	if err == nil {
-		l.tunnels, l.src = 1, src
+		l.tunnels = []user{{spi, src}}
 	}
 	return err
 }
@@ -367,25 +387,27 @@ func (n *network) source(v4 bool, own []netip.Addr, local []wire.Selector) (neti
 }
 
 // unlead ends what lead began.
-func (n *network) unlead(routes []netip.Prefix) error {
+func (n *network) unlead(spi uint32, routes []netip.Prefix) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	var errs []error
 	for _, to := range routes {
-		errs = append(errs, n.drop(to))
+		errs = append(errs, n.drop(spi, to))
 	}
 	return errors.Join(errs...)
 }
 
-// drop takes away the route of a tunnel, unless another needs it. That somebody
-// else was quicker is no error.
-func (n *network) drop(to netip.Prefix) error {
+// drop takes away the route of a tunnel, unless another needs it, from whose
+// address this host then sends: that of the one that ends may go with it. That
+// somebody else was quicker is no error.
+func (n *network) drop(spi uint32, to netip.Prefix) error {
 	if _, standing := n.stands(to); standing != nil {
 		return nil
 	}
 	l := n.routes[to]
-	if l.tunnels--; l.tunnels > 0 {
-		return nil
+	l.tunnels = slices.DeleteFunc(l.tunnels, func(u user) bool { return u.spi == spi })
+	if k := len(l.tunnels); k > 0 {
+		return n.alter(to, l, with{l.tunnels[k-1].src, l.mtu})
 	}
 	delete(n.routes, to)
 	if !n.open(to) {

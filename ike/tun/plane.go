@@ -14,10 +14,8 @@ package tun
 import (
 	"context"
 	"errors"
-	"maps"
 	"net/netip"
 	"os"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -48,7 +46,7 @@ type Deliver func(shard int, inner []byte)
 // stamp records that a packet of an inbound SPI was authenticated; neither may
 // block, and all shards call them, at the same time.
 func New(d *Device, send func(p wire.Packet) error, stamp func(spi uint32, now int64)) *Plane {
-	return &Plane{device: d, send: send, stamp: stamp, table: newTable(slices.Collect(maps.Keys(d.net.standing))), shards: map[int]*Shard{}}
+	return &Plane{device: d, send: send, stamp: stamp, table: newTable(), shards: map[int]*Shard{}}
 }
 
 // Shard is the part of the plane that belongs to a shard, the same at each
@@ -131,11 +129,17 @@ func (p *Plane) forward(inner []byte, found []*tunnel, deliver Deliver) []*tunne
 }
 
 // find appends the tunnels whose selectors hold the addresses to found, the
-// narrowest first and of those the newest.
+// narrowest first and of those the newest. The longest prefix of the plan wins,
+// also where it has no tunnel: a virtual address that nobody has, or a network
+// whose tunnel is not up, is not in the wider one of another peer.
 func (p *Plane) find(found []*tunnel, src, dst netip.Addr) []*tunnel {
+	least, ok := p.device.net.plan.Load().Tunnel(dst)
+	if !ok {
+		return found
+	}
 	p.mu.RLock()
 	defer p.mu.RUnlock()
-	return p.table.find(found, src, dst)
+	return p.table.find(found, src, dst, least)
 }
 
 func (p *Plane) enter(t *tunnel) {

@@ -37,7 +37,7 @@ func (n *network) wants(to netip.Prefix, kind int) bool {
 	if kind == unix.RTN_UNICAST {
 		return n.routes[to] != nil || n.standing[to] != nil
 	}
-	_, decided := n.plan.Verdicts()[to]
+	_, decided := n.plan.Load().Verdicts()[to]
 	return decided
 }
 

@@ -21,7 +21,7 @@ const (
 // rules are those that ought to be there.
 func (n *network) rules() (all []netlink.Rule) {
 	covered := map[bool]bool{}
-	for p := range n.plan.Verdicts() {
+	for p := range n.plan.Load().Verdicts() {
 		covered[p.Addr().Is4()] = true
 	}
 	for _, family := range families {
@@ -36,7 +36,7 @@ func (n *network) rules() (all []netlink.Rule) {
 		r.IPProto, r.Sport, r.Dport = unix.IPPROTO_UDP, netlink.NewRulePortRange(68, 68), netlink.NewRulePortRange(67, 67)
 		all = append(all, r)
 	}
-	for _, reply := range n.plan.Replies {
+	for _, reply := range n.plan.Load().Replies {
 		family := unix.AF_INET6
 		if reply.From.Is4() {
 			family = unix.AF_INET

@@ -108,9 +108,9 @@ func TestTable(t *testing.T) {
 	other := entryOf(t, 3, subnets("10.3.0.0/16"), subnets("10.2.0.0/16"))
 	v6 := entryOf(t, 4, subnets("2001:db8:1::/48"), subnets("2001:db8:2::/48", "2001:db8:3::/48"))
 	all := entryOf(t, 5, subnets("0.0.0.0/0"), subnets("0.0.0.0/0"))
-	tab := newTable([]netip.Prefix{netip.MustParsePrefix("10.2.9.0/24")})
+	tab := newTable()
 	find := func(src, dst string) (shards []int) {
-		for _, x := range tab.find(nil, netip.MustParseAddr(src), netip.MustParseAddr(dst)) {
+		for _, x := range tab.find(nil, netip.MustParseAddr(src), netip.MustParseAddr(dst), 0) {
 			shards = append(shards, x.shard)
 		}
 		return shards
@@ -129,7 +129,11 @@ func TestTable(t *testing.T) {
 	check("10.3.0.1", "10.2.0.1", 3, 0, 5)
 	check("10.9.0.1", "10.2.0.1", 0, 5)
 	check("192.0.2.1", "198.51.100.1", 5)
-	check("10.1.0.1", "10.2.9.1") // of a pool, and nobody has it
+	for least, want := range map[int]int{16: 2, 17: 0} {
+		if got := tab.find(nil, netip.MustParseAddr("10.1.0.1"), netip.MustParseAddr("10.2.0.1"), least); len(got) != want {
+			t.Errorf("with %d bits or more: %d tunnels, want %d", least, len(got), want)
+		}
+	}
 	check("2001:db8:1::1", "2001:db8:3::1", 4)
 	check("2001:db8:9::1", "2001:db8:3::1")
 	check("2001:db8:1::1", "2001:db8:4::1")
@@ -139,7 +143,7 @@ func TestTable(t *testing.T) {
 		tab.remove(x)
 	}
 	check("10.1.0.1", "10.2.0.1")
-	if len(tab.byPrefix) != 0 || tab.v4 != [129]int{24: 1} || tab.v6 != [129]int{} {
+	if len(tab.byPrefix) != 0 || tab.v4 != [129]int{} || tab.v6 != [129]int{} {
 		t.Errorf("left: %v %v %v", tab.byPrefix, tab.v4, tab.v6)
 	}
 }
@@ -155,7 +159,7 @@ func FuzzAddressesOf(f *testing.F) {
 }
 
 func BenchmarkFind(b *testing.B) {
-	tab := newTable(nil)
+	tab := newTable()
 	for n := range 100000 {
 		a := netip.AddrFrom4([4]byte{10, byte(n >> 16), byte(n >> 8), byte(n)})
 		tab.add(&tunnel{local: subnets("0.0.0.0/0"), routes: []netip.Prefix{netip.PrefixFrom(a, 32)}})
@@ -163,6 +167,6 @@ func BenchmarkFind(b *testing.B) {
 	var found []*tunnel
 	src := netip.MustParseAddr("192.0.2.1")
 	for n := 0; b.Loop(); n++ {
-		found = tab.find(found[:0], src, netip.AddrFrom4([4]byte{10, byte(n >> 16 & 1), byte(n >> 8), byte(n)}))
+		found = tab.find(found[:0], src, netip.AddrFrom4([4]byte{10, byte(n >> 16 & 1), byte(n >> 8), byte(n)}), 16)
 	}
 }

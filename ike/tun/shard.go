@@ -32,6 +32,7 @@ type tunnel struct {
 	in            *esp.Inbound
 	out           *esp.Outbound // nil: not installed
 	path          sa.Path
+	source        source // of the last packet that came
 	mtu           int
 	sent          int64
 }
@@ -73,7 +74,8 @@ func (s *Shard) InstallInbound(c *sa.ChildSA) error {
 	local, remote := slices.Clone(c.Local), slices.Clone(c.Remote)
 	s.tunnels[c.InSPI] = &tunnel{shard: s.index, local: local, remote: remote, routes: routes,
 		inSPI: c.InSPI, outSPI: c.OutSPI, virtual: slices.Clone(c.VirtualIPs), mtu: mtu,
-		in: esp.NewInbound(c.InSPI, c.Suite, c.InEncr, c.InInteg, remote, local, window)}
+		path: c.Path,
+		in:   esp.NewInbound(c.InSPI, c.Suite, c.InEncr, c.InInteg, remote, local, window)}
 	return nil
 }
 
@@ -88,7 +90,7 @@ func (s *Shard) InstallOutbound(c *sa.ChildSA) error {
 	case t.out != nil:
 		return errInstalled
 	}
-	if err := s.plane.device.net.lead(t.routes, t.mtu, t.virtual, t.local); err != nil {
+	if err := s.plane.device.net.lead(t.inSPI, t.routes, t.mtu, t.virtual, t.local); err != nil {
 		return err
 	}
 	t.out = esp.NewOutbound(c.OutSPI, c.Suite, c.OutEncr, c.OutInteg, t.local, t.remote, firstSequence)
@@ -117,7 +119,7 @@ func (s *Shard) RemoveOutbound(inSPI, outSPI uint32) error {
 	s.plane.leave(t)
 	t.out.Wipe()
 	t.out = nil
-	return s.plane.device.net.unlead(t.routes)
+	return s.plane.device.net.unlead(t.inSPI, t.routes)
 }
 
 // sending finds a tunnel that is installed outbound.
@@ -172,6 +174,10 @@ func (s *Shard) Receive(now int64, p wire.Packet) (authentic bool) {
 		return authentic
 	}
 	s.buffer = inner
+	if !t.brings(inner, s.plane.device.net.plan.Load()) {
+		s.count.selector.Add(1)
+		return true
+	}
 	clampMSS(inner, t.mtu)
 	if err := s.plane.device.write(inner); err != nil {
 		s.count.deviceErrors.Add(1)

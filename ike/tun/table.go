@@ -6,22 +6,13 @@ import (
 )
 
 // table finds tunnels by the destination of an inner packet. The longest prefix
-// wins, also where it has no tunnel: a virtual address that nobody has is not in
-// a wider network of another peer.
+// wins.
 type table struct {
 	byPrefix map[netip.Prefix][]*tunnel
-	pools    map[netip.Prefix]bool
 	v4, v6   [129]int // how many prefixes there are of each length
 }
 
-func newTable(pools []netip.Prefix) table {
-	t := table{byPrefix: map[netip.Prefix][]*tunnel{}, pools: map[netip.Prefix]bool{}}
-	for _, p := range pools {
-		t.pools[p] = true
-		t.lengths(p.Addr())[p.Bits()]++
-	}
-	return t
-}
+func newTable() table { return table{byPrefix: map[netip.Prefix][]*tunnel{}} }
 
 // lengths are the counts for the family of a.
 func (t *table) lengths(a netip.Addr) *[129]int {
@@ -53,9 +44,10 @@ func (t *table) remove(x *tunnel) {
 	}
 }
 
-func (t *table) find(found []*tunnel, src, dst netip.Addr) []*tunnel {
+// find looks at the prefixes that have so many bits at least.
+func (t *table) find(found []*tunnel, src, dst netip.Addr, least int) []*tunnel {
 	lengths := t.lengths(dst)
-	for bits := dst.BitLen(); bits >= 0; bits-- {
+	for bits := dst.BitLen(); bits >= least; bits-- {
 		if lengths[bits] == 0 {
 			continue
 		}
@@ -64,9 +56,6 @@ func (t *table) find(found []*tunnel, src, dst netip.Addr) []*tunnel {
 			if covers(x.local, src) && !slices.Contains(found, x) {
 				found = append(found, x)
 			}
-		}
-		if t.pools[p] {
-			break
 		}
 	}
 	return found

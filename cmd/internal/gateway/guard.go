@@ -58,8 +58,8 @@ type guard struct {
 	filters []barrier.Filter
 	posts   []*post // the device's barrier first
 
-	stale           bool // something of the host has changed
-	looked, doubted time.Time
+	stale                    bool // something of the host has changed
+	looked, doubted, glanced time.Time
 
 	mu  sync.Mutex
 	now Barriers
@@ -75,6 +75,7 @@ type post struct {
 	doubted bool   // something has happened to it
 	gone    string // what is missing, as of the last look
 	fell    time.Time
+	times   int // that it has been restored since the last calm time
 	pause   time.Duration
 	next    time.Time // it is not restored before
 	said    string    // why it could not be, the last time
@@ -91,12 +92,15 @@ const (
 const (
 	// A barrier is restored at once, and after growing pauses where somebody
 	// takes it away again and again while another stands; a calm time ends that.
-	firstRestorePause, lastRestorePause = 100 * time.Millisecond, 8 * time.Second
+	// The longest is what a restored network may take to be guarded twice again.
+	firstRestorePause, lastRestorePause = 100 * time.Millisecond, 800 * time.Millisecond
 	calmTime                            = 30 * time.Second
 	// settleTime gathers what happens together.
 	settleTime = 50 * time.Millisecond
-	// doubtEvery is for what no event tells of.
-	doubtEvery = 30 * time.Second
+	// doubtEvery is for what no event tells of, and glanceEvery for what of that
+	// is cheap to see.
+	doubtEvery  = 30 * time.Second
+	glanceEvery = 500 * time.Millisecond
 	// lookPause bounds what a host whose routes change all the time costs.
 	lookPause = 500 * time.Millisecond
 )
@@ -365,7 +369,7 @@ func (g *guard) hear(e barrier.Event) (matters bool) {
 
 // due is when there will be something to do, as far as is known.
 func (g *guard) due(now time.Time) time.Time {
-	at := g.doubted.Add(doubtEvery)
+	at := earlier(g.doubted.Add(doubtEvery), g.glanced.Add(glanceEvery))
 	if g.stale {
 		at = earlier(at, g.looked.Add(lookPause))
 	}
@@ -399,15 +403,33 @@ func (g *guard) act(now time.Time) {
 	if now.Sub(g.doubted) >= doubtEvery {
 		g.doubt()
 	}
+	if now.Sub(g.glanced) >= glanceEvery {
+		g.glance(now)
+	}
+	looked := false
 	if g.stale && now.Sub(g.looked) >= lookPause {
 		g.replan(now)
+		looked = true
 	}
 	for _, p := range g.posts {
 		if p.doubted || p.gone != "" && !now.Before(p.next) {
 			g.tend(p, now)
+			looked = true
 		}
 	}
-	g.survey()
+	if looked {
+		g.survey()
+	}
+}
+
+// glance doubts the filters of which something is missing that nobody tells of.
+func (g *guard) glance(now time.Time) {
+	g.glanced = now
+	for i, f := range g.filters {
+		if f.Silent() {
+			g.posts[1+i].doubted = true
+		}
+	}
 }
 
 // alone reports whether a barrier is the only one of some direction.
@@ -467,7 +489,7 @@ func (g *guard) tend(p *post, now time.Time) {
 		return
 	}
 	if now.Sub(p.fell) >= calmTime {
-		p.pause, p.next = 0, now
+		p.pause, p.next, p.times = 0, now, 0
 	}
 	p.gone = what
 	if now.Before(p.next) && !g.alone(p) {
@@ -484,8 +506,11 @@ func (g *guard) tend(p *post, now time.Time) {
 		return
 	}
 	p.said = ""
-	g.log.Warn("somebody has taken away a barrier against packets in the clear; it is restored", "missing", what)
 	p.gone = ""
+	// The first time, and then less and less often.
+	if p.times++; p.times&(p.times-1) == 0 {
+		g.log.Warn("somebody has taken away a barrier against packets in the clear; it is restored", "missing", what, "times", p.times)
+	}
 }
 
 // survey takes down for status how things are.
