@@ -92,13 +92,6 @@ func remoteNames(c *config.Config) (all []string) {
 	return slices.Compact(all)
 }
 
-// coversWorld reports whether a tunnel is for all addresses of a family.
-func coversWorld(c *config.Config) bool {
-	return slices.ContainsFunc(covers(c).Tunnels, func(t barrier.Tunnel) bool {
-		return slices.ContainsFunc(t.Remote, func(p netip.Prefix) bool { return p.Bits() == 0 })
-	})
-}
-
 // unheard are those of the name servers that a filter does not let answer.
 func (g *guard) unheard(servers []netip.Addr) (all []string) {
 	deaf := func(f barrier.Filter) bool { return !f.Hears() }

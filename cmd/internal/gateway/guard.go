@@ -1,13 +1,9 @@
 package gateway
 
 import (
-	"context"
 	"errors"
-	"fmt"
 	"log/slog"
-	"net/netip"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -17,30 +13,7 @@ import (
 	"github.com/ikepulse/ikepulse/cmd/internal/config"
 	"github.com/ikepulse/ikepulse/ike/barrier"
 	"github.com/ikepulse/ikepulse/ike/tun"
-	"github.com/ikepulse/ikepulse/loader"
 )
-
-// Barriers are what keeps covered packets from leaving and entering in the clear.
-type Barriers struct {
-	Unprotected string   `json:"unprotected"`       // "block" or "pass"
-	Kinds       []string `json:"kinds"`             // those that there are to be; none with "pass"
-	Networks    int      `json:"networks"`          // that tunnels cover
-	Missing     []string `json:"missing,omitempty"` // what somebody has taken away
-	Hidden      []string `json:"hidden,omitempty"`  // attached networks that a tunnel covers
-	Unheard     []string `json:"unheard,omitempty"` // name servers whose answers are dropped while the tunnel is down
-}
-
-// problems says what is not as it should be.
-func (b *Barriers) problems() (all []string) {
-	for _, what := range b.Missing {
-		all = append(all, "a barrier against packets in the clear is gone: "+what)
-	}
-	if len(b.Unheard) > 0 {
-		servers := strings.Join(b.Unheard, ", ")
-		all = append(all, fmt.Sprintf("this kernel has no nft_socket, by which we would hear %s, whom a tunnel covers: names of peers are not found while that is down; bypass: [%s]", servers, servers))
-	}
-	return append(all, b.Hidden...)
-}
 
 // guard keeps the barriers up: it follows what changes on the host, and puts back
 // what somebody takes away. Its fields belong to one goroutine, but for what mu
@@ -127,64 +100,6 @@ func newGuard(n Names, c *config.Config, log *slog.Logger) (*guard, error) {
 	return g, nil
 }
 
-// HiddenNetworks says which networks that this host is on lie in what a tunnel
-// covers. It is not asked on a host that has none of the listen addresses: the
-// configuration is for another.
-func HiddenNetworks(c *config.Config) (all []string) {
-	host := hostHere()
-	here := func(a barrier.Attached) bool { return slices.Contains(c.Listen.Addresses, a.Address) }
-	if !slices.ContainsFunc(host.Attached, here) {
-		return nil
-	}
-	config := covers(c)
-	for _, hidden := range config.Plan(host).Hidden {
-		all = append(all, hiddenText(hidden))
-	}
-	return all
-}
-
-// hostHere is what this host has, beside what is the default instance's own;
-// nothing, if it cannot be looked at.
-func hostHere() barrier.Host {
-	names := NamesOf(loader.DefaultInstance)
-	h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
-	if err != nil {
-		return barrier.Host{}
-	}
-	defer h.Close()
-	host, err := barrier.Look(h, names.TUN, names.Table)
-	if err != nil {
-		return barrier.Host{}
-	}
-	return host
-}
-
-// covers is what a configuration says of barriers.
-func covers(c *config.Config) barrier.Config {
-	out := barrier.Config{Bypass: c.Bypass, Listen: c.Listen.Addresses, Pass: c.Unprotected == "pass"}
-	for _, p := range c.Pools {
-		out.Pools = append(out.Pools, p.Addresses)
-	}
-	for i := range c.Connections {
-		conn := &c.Connections[i]
-		out.Peers = append(out.Peers, conn.Remote.Literal()...)
-		for _, ch := range conn.Children {
-			out.Tunnels = append(out.Tunnels, barrier.Tunnel{Name: conn.Name, Local: fixed(ch.LocalTS), Remote: fixed(ch.RemoteTS)})
-		}
-	}
-	return out
-}
-
-// fixed are the prefixes that do not depend on a peer's address.
-func fixed(selectors []config.Selector) (out []netip.Prefix) {
-	for _, s := range selectors {
-		if !s.Dynamic {
-			out = append(out, s.Prefix.Masked())
-		}
-	}
-	return out
-}
-
 // begin puts up the other barriers; the first is the device's, and stands. Where
 // the kernel lacks one of them the others are enough; but policies do not see all
 // of IPv6, and where both are missing nothing stops what comes in: then status
@@ -262,140 +177,6 @@ func (g *guard) close(leave bool) error {
 		}
 	}
 	return errors.Join(errs...)
-}
-
-// keep runs the guard until ctx ends.
-func (g *guard) keep(ctx context.Context) error {
-	for ctx.Err() == nil {
-		if err := g.listen(ctx); err != nil {
-			g.log.Warn("changes of the host cannot be heard: the barriers are looked at now and then", "error", err)
-			select {
-			case <-ctx.Done():
-			case <-time.After(time.Second):
-			}
-		}
-	}
-	return nil
-}
-
-// listen follows events until ctx ends, or they can no longer be heard.
-func (g *guard) listen(ctx context.Context) error {
-	events, err := barrier.Listen()
-	if err != nil {
-		g.doubt()
-		g.act(time.Now())
-		return err
-	}
-	defer events.Close()
-	ctx, end := context.WithCancel(ctx)
-	defer end()
-	heard, ended := make(chan barrier.Event), make(chan error, 1)
-	// Stops with ctx.
-	go func() {
-		ended <- events.Serve(ctx, func(e barrier.Event) {
-			select {
-			case heard <- e:
-			case <-ctx.Done():
-			}
-		})
-	}()
-	g.doubt() // what happened while nobody listened
-	timer := time.NewTimer(0)
-	defer timer.Stop()
-	due, rested := time.Now(), time.Now()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case err := <-ended:
-			return err
-		case e := <-heard:
-			if !g.hear(e) {
-				continue
-			}
-			now := time.Now()
-			at := now.Add(settleTime)
-			if e.What == barrier.FilterChanged || e.What == barrier.PolicyChanged {
-				at = now // perhaps nothing else stops what comes in
-			}
-			if at = later(at, rested); at.Before(due) {
-				due = at
-				timer.Reset(at.Sub(now))
-			}
-		case <-timer.C:
-			begun := time.Now()
-			g.act(begun)
-			now := time.Now()
-			// A large filter takes long to look at, and tells of each of its parts.
-			rested = now.Add(max(settleTime, 4*now.Sub(begun)))
-			due = later(g.due(begun), now)
-			timer.Reset(due.Sub(now))
-		}
-	}
-}
-
-// doubt has everything looked at.
-func (g *guard) doubt() {
-	g.stale = true
-	for _, p := range g.posts {
-		p.doubted = true
-	}
-	g.looked, g.doubted = time.Time{}, time.Now()
-}
-
-// hear takes note of an event, and reports whether it means anything.
-func (g *guard) hear(e barrier.Event) (matters bool) {
-	if g.device.Concerns(e) {
-		g.posts[0].doubted, matters = true, true
-	}
-	for i, f := range g.filters {
-		if f.Concerns(e) {
-			g.posts[1+i].doubted, matters = true, true
-		}
-	}
-	switch e.What {
-	case barrier.Unknown:
-		g.doubt()
-		return true
-	case barrier.LinkChanged, barrier.AddressChanged:
-		g.stale, matters = true, true
-	case barrier.RouteAdded, barrier.RouteGone:
-		if e.Table != g.names.Table {
-			g.stale, matters = true, true
-		}
-	}
-	return matters
-}
-
-// due is when there will be something to do, as far as is known.
-func (g *guard) due(now time.Time) time.Time {
-	at := earlier(g.doubted.Add(doubtEvery), g.glanced.Add(glanceEvery))
-	if g.stale {
-		at = earlier(at, g.looked.Add(lookPause))
-	}
-	for _, p := range g.posts {
-		if p.gone != "" {
-			at = earlier(at, p.next)
-		}
-	}
-	if at.Before(now.Add(settleTime)) {
-		return now.Add(settleTime)
-	}
-	return at
-}
-
-func later(a, b time.Time) time.Time {
-	if b.After(a) {
-		return b
-	}
-	return a
-}
-
-func earlier(a, b time.Time) time.Time {
-	if b.Before(a) {
-		return b
-	}
-	return a
 }
 
 // act does what is due.
@@ -511,37 +292,4 @@ func (g *guard) tend(p *post, now time.Time) {
 	if p.times++; p.times&(p.times-1) == 0 {
 		g.log.Warn("somebody has taken away a barrier against packets in the clear; it is restored", "missing", what, "times", p.times)
 	}
-}
-
-// survey takes down for status how things are.
-func (g *guard) survey() {
-	b := Barriers{Unprotected: "block", Networks: g.plan.Networks()}
-	if g.covers.Pass {
-		b.Unprotected = "pass"
-	}
-	for _, p := range g.posts {
-		b.Kinds = append(b.Kinds, p.kind)
-		if p.gone != "" {
-			b.Missing = append(b.Missing, p.gone)
-		}
-	}
-	for _, h := range g.plan.Hidden {
-		b.Hidden = append(b.Hidden, hiddenText(h))
-	}
-	b.Unheard = g.unheard(nameServers(resolvConf))
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.now = b
-}
-
-// status is as of the last look.
-func (g *guard) status() Barriers {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	return g.now
-}
-
-func hiddenText(h barrier.Hidden) string {
-	return fmt.Sprintf("the network %v of %s lies in %v, which the tunnel of %s covers: its hosts cannot be reached; give it as local_ts, or as bypass",
-		h.Network, h.Interface, h.Remote, h.Tunnel)
 }
