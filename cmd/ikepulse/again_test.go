@@ -173,7 +173,7 @@ func TestDeletedAgainAndAgain(t *testing.T) {
 	if most := int(took.Milliseconds() / 10 / 4); cpu > most {
 		t.Errorf("it has used %d ticks of CPU, more than a fourth of all", cpu)
 	}
-	if kB > 16<<10 {
+	if kB > 32<<10 { // it grows to what it needs at a time, and stays there
 		t.Errorf("it has grown by %d kB", kB)
 	}
 	if *aMinute && len(done) < len(all) {
