@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"net"
 	"net/netip"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -98,8 +99,32 @@ func (n *Namespace) Address(iface string, p netip.Prefix) error {
 		if err != nil {
 			return fmt.Errorf("%s in namespace %s: %w", iface, n.name, err)
 		}
-		return addAddress(link, p)
+		if err := addAddress(link, p); err != nil || link.Attrs().Flags&net.FlagUp == 0 {
+			return err
+		}
+		return awaitLocal(p.Addr())
 	})
+}
+
+// AwaitLocal waits until packets for an address that has just been added are the
+// namespace's own: for IPv6 the kernel sees to that some time later.
+func (n *Namespace) AwaitLocal(a netip.Addr) error {
+	return n.Do(func() error { return awaitLocal(a) })
+}
+
+func awaitLocal(a netip.Addr) error {
+	host := &netlink.Route{Table: unix.RT_TABLE_LOCAL, Dst: ipNet(netip.PrefixFrom(a, a.BitLen()))}
+	family := netlink.FAMILY_V4
+	if a.Is6() {
+		family = netlink.FAMILY_V6
+	}
+	for deadline := time.Now().Add(closeLimit); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+		routes, err := netlink.RouteListFiltered(family, host, netlink.RT_FILTER_TABLE|netlink.RT_FILTER_DST)
+		if err != nil || len(routes) > 0 {
+			return err
+		}
+	}
+	return fmt.Errorf("%v is not this namespace's own", a)
 }
 
 func addAddress(link netlink.Link, p netip.Prefix) error {
