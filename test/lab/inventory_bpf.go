@@ -8,9 +8,11 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
+	"golang.org/x/sys/unix"
 )
 
 // bpfPrefix begins the names of our programs and maps; the machine has others.
@@ -120,8 +122,19 @@ func bpfMap(id ebpf.MapID) (object, error) {
 	return object{kind: "map", id: uint32(id), name: info.Name}, nil
 }
 
-// bpfLinks returns the links of our programs: a link has no name of its own.
-func bpfLinks(programs []object) ([]object, error) {
+// bpfLinks returns the links of our programs: a link has no name of its own. The
+// kernel asks to try again while somebody is making one.
+func bpfLinks(programs []object) (links []object, err error) {
+	for range 100 {
+		if links, err = linksOf(programs); !errors.Is(err, unix.EAGAIN) {
+			break
+		}
+		time.Sleep(time.Millisecond)
+	}
+	return links, err
+}
+
+func linksOf(programs []object) ([]object, error) {
 	var links []object
 	var it link.Iterator
 	defer it.Close()
