@@ -118,11 +118,12 @@ func (c *Config) Plan(h Host) *Plan {
 func single(a netip.Addr) netip.Prefix { return netip.PrefixFrom(a, a.BitLen()) }
 
 // spareOwn keeps our networks out of the tunnel to a wider one that they are
-// part of.
+// part of. What lies in a pool, or behind another tunnel, is not ours, though we
+// speak for it: a tunnel that passes on what some of our clients send has them as
+// its local side.
 func (p *Plan) spareOwn(t Tunnel) {
 	for _, own := range t.Local {
-		within := slices.ContainsFunc(t.Remote, func(r netip.Prefix) bool { return r.Bits() < own.Bits() && r.Contains(own.Addr()) })
-		if within && p.verdicts[own] == Free {
+		if v, by := p.at(own); v == Covered && by != own && slices.Contains(t.Remote, by) {
 			p.set(own, Spared)
 		}
 	}

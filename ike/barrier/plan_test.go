@@ -48,6 +48,15 @@ func TestPlan(t *testing.T) {
 		{"a site within our network within theirs", Config{Tunnels: []Tunnel{
 			{Local: prefixes("10.20.0.0/16"), Remote: prefixes("10.0.0.0/8")}, {Local: prefixes("10.20.0.0/16"), Remote: prefixes("10.20.5.0/24")}}},
 			Host{}, []string{"10.30.0.1", "10.20.5.1"}, []string{"10.20.4.1"}, nil, nil, "", ""},
+		{"a part of a pool is sent to everywhere", Config{Pools: prefixes("10.99.0.0/16"),
+			Tunnels: []Tunnel{{Local: prefixes("10.99.5.0/24"), Remote: prefixes("0.0.0.0/0")}}}, Host{},
+			[]string{"10.99.5.7", "10.99.6.7", "8.8.8.8"}, nil, nil, nil, "", ""},
+		{"a part of a site is sent to everywhere", Config{Tunnels: []Tunnel{
+			{Local: prefixes("0.0.0.0/0"), Remote: prefixes("10.20.0.0/16")}, {Local: prefixes("10.20.5.0/24"), Remote: prefixes("0.0.0.0/0")}}}, Host{},
+			[]string{"10.20.5.7", "10.20.6.7", "8.8.8.8"}, nil, nil, nil, "", ""},
+		{"our network within two of theirs", Config{Tunnels: []Tunnel{
+			{Local: prefixes("10.20.0.0/16"), Remote: prefixes("0.0.0.0/0")}, {Local: prefixes("10.20.0.0/16"), Remote: prefixes("10.0.0.0/8")}}}, Host{},
+			[]string{"10.30.0.1", "8.8.8.8"}, []string{"10.20.3.4"}, nil, nil, "", ""},
 		{"everywhere, from a private network", Config{Tunnels: []Tunnel{everywhere}, Peers: addresses("198.51.100.1")},
 			Host{Attached: []Attached{lan}, NextHops: []NextHop{hop}},
 			[]string{"198.51.100.2", "10.8.0.1", "2001:db8::1", "224.0.1.1", "ff05::2"},
