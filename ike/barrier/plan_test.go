@@ -139,3 +139,22 @@ func TestRanges(t *testing.T) {
 		}
 	}
 }
+
+// TestNestedRemote: two peers agree about the wider of two networks of a child
+// where it has both, so that this is the narrower's tunnel, too; not where
+// another tunnel is between them.
+func TestNestedRemote(t *testing.T) {
+	nested := Tunnel{Name: "site", Remote: prefixes("10.20.0.0/16", "10.0.0.0/8", "10.20.7.0/24", "10.9.9.0/24")}
+	c := Config{Tunnels: []Tunnel{nested, {Name: "other", Remote: prefixes("10.9.0.0/16")}}}
+	for range 20 { // in whatever order
+		rand.Shuffle(len(nested.Remote), func(i, j int) {
+			nested.Remote[i], nested.Remote[j] = nested.Remote[j], nested.Remote[i]
+		})
+		p := c.Plan(Host{})
+		for a, want := range map[string]int{"10.1.0.1": 8, "10.20.0.1": 8, "10.20.7.1": 8, "10.9.0.1": 16, "10.9.9.1": 24} {
+			if bits, ok := p.Tunnel(netip.MustParseAddr(a)); bits != want || !ok {
+				t.Errorf("%v: %s by a /%d, %t; want /%d", nested.Remote, a, bits, ok, want)
+			}
+		}
+	}
+}
