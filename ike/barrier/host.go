@@ -36,7 +36,7 @@ type NextHop struct {
 // it and the routes of the table.
 func Look(h *netlink.Handle, without string, table int) (Host, error) {
 	var host Host
-	links, err := h.LinkList()
+	links, err := Dump(h.LinkList)
 	if err != nil {
 		return host, fmt.Errorf("links: %w", err)
 	}
@@ -50,7 +50,7 @@ func Look(h *netlink.Handle, without string, table int) (Host, error) {
 			names[a.Index] = a.Name
 		}
 	}
-	addresses, err := h.AddrList(nil, netlink.FAMILY_ALL)
+	addresses, err := Dump(func() ([]netlink.Addr, error) { return h.AddrList(nil, netlink.FAMILY_ALL) })
 	if err != nil {
 		return host, fmt.Errorf("addresses: %w", err)
 	}

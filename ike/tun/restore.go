@@ -98,7 +98,7 @@ func (n *network) missingLink() (string, error) {
 	case link.Attrs().MTU != n.mtu:
 		return "the MTU of interface " + n.name, nil
 	}
-	there, err := n.handle.AddrList(link, netlink.FAMILY_ALL)
+	there, err := n.addressesOn(link, netlink.FAMILY_ALL)
 	if err != nil {
 		return "", err
 	}
