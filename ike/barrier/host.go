@@ -32,21 +32,25 @@ type NextHop struct {
 }
 
 // Look finds out what the host has, in the network namespace of the handle. What
-// is on the interface named without is left out, and so are the routes of the
-// table without.
+// is on the interface named without is left out, and so are the routers behind
+// it and the routes of the table.
 func Look(h *netlink.Handle, without string, table int) (Host, error) {
 	var host Host
-	links, err := h.LinkList()
+	links, err := Dump(h.LinkList)
 	if err != nil {
 		return host, fmt.Errorf("links: %w", err)
 	}
-	names := map[int]string{}
+	names, ours := map[int]string{}, 0
 	for _, l := range links {
-		if a := l.Attrs(); a.Flags&net.FlagLoopback == 0 && a.Name != without {
+		a := l.Attrs()
+		if a.Name == without {
+			ours = a.Index
+		}
+		if a.Flags&net.FlagLoopback == 0 && a.Name != without {
 			names[a.Index] = a.Name
 		}
 	}
-	addresses, err := h.AddrList(nil, netlink.FAMILY_ALL)
+	addresses, err := Dump(func() ([]netlink.Addr, error) { return h.AddrList(nil, netlink.FAMILY_ALL) })
 	if err != nil {
 		return host, fmt.Errorf("addresses: %w", err)
 	}
@@ -55,7 +59,7 @@ func Look(h *netlink.Handle, without string, table int) (Host, error) {
 			host.attach(a, name)
 		}
 	}
-	if err := host.routers(h, table); err != nil {
+	if err := host.routers(h, table, ours); err != nil {
 		return host, fmt.Errorf("routes: %w", err)
 	}
 	host.order()
@@ -83,26 +87,19 @@ func (h *Host) attach(a netlink.Addr, name string) {
 	h.Attached = append(h.Attached, Attached{Network: p, Interface: name, Address: ours, Permanent: a.Flags&unix.IFA_F_PERMANENT != 0})
 }
 
-// routers takes the next hops of all tables but one.
-func (h *Host) routers(handle *netlink.Handle, without int) error {
+// routers takes the next hops of all tables but one, and by all links but one.
+func (h *Host) routers(handle *netlink.Handle, table, link int) error {
 	seen := map[NextHop]bool{}
-	add := func(ip net.IP, pushed bool) {
-		if a, ok := netip.AddrFromSlice(ip); ok {
-			seen[NextHop{a.Unmap(), pushed}] = true
-		}
-	}
 	for _, family := range []int{unix.AF_INET, unix.AF_INET6} {
 		err := handle.RouteListFilteredIter(family, &netlink.Route{}, netlink.RT_FILTER_TABLE, func(r netlink.Route) bool {
-			if r.Table == without {
+			if r.Table == table {
 				return true
 			}
 			pushed := r.Protocol == unix.RTPROT_DHCP || r.Protocol == unix.RTPROT_RA || r.Protocol == unix.RTPROT_KERNEL
-			add(r.Gw, pushed)
-			if via, ok := r.Via.(*netlink.Via); ok {
-				add(via.Addr, pushed)
-			}
-			for _, hop := range r.MultiPath {
-				add(hop.Gw, pushed)
+			for _, hop := range append(r.MultiPath, &netlink.NexthopInfo{LinkIndex: r.LinkIndex, Gw: r.Gw, Via: r.Via}) {
+				if a, ok := routerOf(hop); ok && hop.LinkIndex != link {
+					seen[NextHop{a, pushed}] = true
+				}
 			}
 			return true
 		})
@@ -117,6 +114,16 @@ func (h *Host) routers(handle *netlink.Handle, without int) error {
 		}
 	}
 	return nil
+}
+
+// routerOf is the address of a next hop, which need not be of the route's family.
+func routerOf(hop *netlink.NexthopInfo) (netip.Addr, bool) {
+	ip := hop.Gw
+	if via, ok := hop.Via.(*netlink.Via); ok {
+		ip = via.Addr
+	}
+	a, ok := netip.AddrFromSlice(ip)
+	return a.Unmap(), ok
 }
 
 func (h *Host) order() {

@@ -84,10 +84,9 @@ func (c *Config) Plan(h Host) *Plan {
 	for _, pool := range c.Pools {
 		p.set(pool, Covered)
 	}
-	for _, t := range c.Tunnels {
-		for _, r := range t.Remote {
-			p.set(r, Covered)
-			p.names[r] = t.Name
+	for _, nested := range []bool{false, true} {
+		for _, t := range c.Tunnels {
+			p.cover(t, nested)
 		}
 	}
 	for _, t := range c.Tunnels {
@@ -117,12 +116,29 @@ func (c *Config) Plan(h Host) *Plan {
 // single is the prefix of one address.
 func single(a netip.Addr) netip.Prefix { return netip.PrefixFrom(a, a.BitLen()) }
 
+// cover takes the networks to which a tunnel leads: first those that are not
+// nested in another of it, and then the others. Peers agree about the wider one
+// alone, which then is for both.
+func (p *Plan) cover(t Tunnel, nested bool) {
+	for _, r := range t.Remote {
+		if nested != slices.ContainsFunc(t.Remote, func(w netip.Prefix) bool { return w.Bits() < r.Bits() && w.Contains(r.Addr()) }) {
+			continue
+		}
+		if _, by := p.at(r); nested && slices.Contains(t.Remote, by) {
+			continue
+		}
+		p.set(r, Covered)
+		p.names[r] = t.Name
+	}
+}
+
 // spareOwn keeps our networks out of the tunnel to a wider one that they are
-// part of.
+// part of. What lies in a pool, or behind another tunnel, is not ours, though we
+// speak for it: a tunnel that passes on what some of our clients send has them as
+// its local side.
 func (p *Plan) spareOwn(t Tunnel) {
 	for _, own := range t.Local {
-		within := slices.ContainsFunc(t.Remote, func(r netip.Prefix) bool { return r.Bits() < own.Bits() && r.Contains(own.Addr()) })
-		if within && p.verdicts[own] == Free {
+		if v, by := p.at(own); v == Covered && by != own && slices.Contains(t.Remote, by) {
 			p.set(own, Spared)
 		}
 	}

@@ -48,6 +48,15 @@ func TestPlan(t *testing.T) {
 		{"a site within our network within theirs", Config{Tunnels: []Tunnel{
 			{Local: prefixes("10.20.0.0/16"), Remote: prefixes("10.0.0.0/8")}, {Local: prefixes("10.20.0.0/16"), Remote: prefixes("10.20.5.0/24")}}},
 			Host{}, []string{"10.30.0.1", "10.20.5.1"}, []string{"10.20.4.1"}, nil, nil, "", ""},
+		{"a part of a pool is sent to everywhere", Config{Pools: prefixes("10.99.0.0/16"),
+			Tunnels: []Tunnel{{Local: prefixes("10.99.5.0/24"), Remote: prefixes("0.0.0.0/0")}}}, Host{},
+			[]string{"10.99.5.7", "10.99.6.7", "8.8.8.8"}, nil, nil, nil, "", ""},
+		{"a part of a site is sent to everywhere", Config{Tunnels: []Tunnel{
+			{Local: prefixes("0.0.0.0/0"), Remote: prefixes("10.20.0.0/16")}, {Local: prefixes("10.20.5.0/24"), Remote: prefixes("0.0.0.0/0")}}}, Host{},
+			[]string{"10.20.5.7", "10.20.6.7", "8.8.8.8"}, nil, nil, nil, "", ""},
+		{"our network within two of theirs", Config{Tunnels: []Tunnel{
+			{Local: prefixes("10.20.0.0/16"), Remote: prefixes("0.0.0.0/0")}, {Local: prefixes("10.20.0.0/16"), Remote: prefixes("10.0.0.0/8")}}}, Host{},
+			[]string{"10.30.0.1", "8.8.8.8"}, []string{"10.20.3.4"}, nil, nil, "", ""},
 		{"everywhere, from a private network", Config{Tunnels: []Tunnel{everywhere}, Peers: addresses("198.51.100.1")},
 			Host{Attached: []Attached{lan}, NextHops: []NextHop{hop}},
 			[]string{"198.51.100.2", "10.8.0.1", "2001:db8::1", "224.0.1.1", "ff05::2"},
@@ -126,6 +135,25 @@ func TestRanges(t *testing.T) {
 			in := slices.ContainsFunc(ranges, func(x Range) bool { return !a.Less(x.First) && !x.Last.Less(a) })
 			if v := p.At(single(a)); in != (v == Covered || v == Next) {
 				t.Fatalf("%v is in %v: %t, of %v", a, ranges, in, p.verdicts)
+			}
+		}
+	}
+}
+
+// TestNestedRemote: two peers agree about the wider of two networks of a child
+// where it has both, so that this is the narrower's tunnel, too; not where
+// another tunnel is between them.
+func TestNestedRemote(t *testing.T) {
+	nested := Tunnel{Name: "site", Remote: prefixes("10.20.0.0/16", "10.0.0.0/8", "10.20.7.0/24", "10.9.9.0/24")}
+	c := Config{Tunnels: []Tunnel{nested, {Name: "other", Remote: prefixes("10.9.0.0/16")}}}
+	for range 20 { // in whatever order
+		rand.Shuffle(len(nested.Remote), func(i, j int) {
+			nested.Remote[i], nested.Remote[j] = nested.Remote[j], nested.Remote[i]
+		})
+		p := c.Plan(Host{})
+		for a, want := range map[string]int{"10.1.0.1": 8, "10.20.0.1": 8, "10.20.7.1": 8, "10.9.0.1": 16, "10.9.9.1": 24} {
+			if bits, ok := p.Tunnel(netip.MustParseAddr(a)); bits != want || !ok {
+				t.Errorf("%v: %s by a /%d, %t; want /%d", nested.Remote, a, bits, ok, want)
 			}
 		}
 	}

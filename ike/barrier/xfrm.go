@@ -135,10 +135,12 @@ func (f *xfrm) Set(p *Plan) error {
 	if err != nil {
 		return err
 	}
-	if err := f.exemptTUN(); err != nil {
-		return fmt.Errorf("XFRM policies: %w", err)
+	// A TUN that is gone just now, or no descriptor for its settings, is no reason
+	// to let others' packets pass.
+	if err = f.exemptTUN(); err != nil {
+		err = fmt.Errorf("XFRM policies: %w", err)
 	}
-	return f.carryOut(changes(present, f.wanted))
+	return errors.Join(err, f.carryOut(changes(present, f.wanted)))
 }
 
 // change makes or alters a policy, or removes it.

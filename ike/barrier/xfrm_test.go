@@ -1,6 +1,7 @@
 package barrier
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"math/rand"
@@ -90,6 +91,43 @@ func TestManyPolicies(t *testing.T) {
 			t.Errorf("left: %v", left)
 		}
 		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestPoliciesWithoutTUN: policies that somebody flushes come back also while
+// there is no TUN to exempt from them.
+func TestPoliciesWithoutTUN(t *testing.T) {
+	require.Have(t, "root", "netns")
+	l := lab.New()
+	defer l.Close()
+	ns, err := l.Namespace("gateway")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := (&Config{Tunnels: []Tunnel{everywhere}}).Plan(Host{})
+	err = ns.Do(func() error {
+		tun := &netlink.Tuntap{LinkAttrs: netlink.LinkAttrs{Name: "ikepulse"}, Mode: netlink.TUNTAP_MODE_TUN}
+		if err := netlink.LinkAdd(tun); err != nil {
+			return err
+		}
+		f, err := XFRM(Options{TUN: "ikepulse", Mark: 7})
+		if err != nil {
+			return err
+		}
+		if err := errors.Join(f.Set(p), netlink.LinkDel(tun), netlink.XfrmPolicyFlush()); err != nil {
+			return err
+		}
+		if err := f.Set(p); err == nil {
+			t.Error("nobody says that the TUN is not exempt")
+		}
+		present, err := f.(*xfrm).present()
+		if wanted := len(f.(*xfrm).wanted); len(present) != wanted {
+			t.Errorf("%d policies of %d", len(present), wanted)
+		}
+		return errors.Join(err, f.Remove())
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -8,6 +8,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/vishvananda/netlink"
+
+	"github.com/ikepulse/ikepulse/ike/barrier"
 	"github.com/ikepulse/ikepulse/ike/internal/wire"
 )
 
@@ -132,7 +135,7 @@ func (n *network) source(v4 bool, own []netip.Addr, local []wire.Selector) (neti
 	if v4 {
 		family = unix.AF_INET
 	}
-	addresses, err := n.handle.AddrList(nil, family)
+	addresses, err := n.addressesOn(nil, family)
 	if err != nil {
 		return netip.Addr{}, fmt.Errorf("our addresses: %w", err)
 	}
@@ -143,6 +146,11 @@ func (n *network) source(v4 bool, own []netip.Addr, local []wire.Selector) (neti
 		}
 	}
 	return netip.Addr{}, nil
+}
+
+// addressesOn are those of a link, or of the host.
+func (n *network) addressesOn(link netlink.Link, family int) ([]netlink.Addr, error) {
+	return barrier.Dump(func() ([]netlink.Addr, error) { return n.handle.AddrList(link, family) })
 }
 
 // unlead ends what lead began.

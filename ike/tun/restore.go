@@ -3,6 +3,7 @@ package tun
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
 	"slices"
@@ -98,7 +99,7 @@ func (n *network) missingLink() (string, error) {
 	case link.Attrs().MTU != n.mtu:
 		return "the MTU of interface " + n.name, nil
 	}
-	there, err := n.handle.AddrList(link, netlink.FAMILY_ALL)
+	there, err := n.addressesOn(link, netlink.FAMILY_ALL)
 	if err != nil {
 		return "", err
 	}
@@ -111,12 +112,26 @@ func (n *network) missingLink() (string, error) {
 	return "", nil
 }
 
-// Restore puts back what is missing.
+// Restore puts back what is missing. Where the interface cannot be made anew, what
+// ends packets blocks all the same.
 func (d *Device) Restore() error {
 	if err := d.reopen(); err != nil {
-		return fmt.Errorf("interface %s: %w", d.net.name, err)
+		return errors.Join(fmt.Errorf("interface %s: %w", d.net.name, err), d.net.block())
 	}
 	return d.net.restore()
+}
+
+// block puts back what needs no interface.
+func (n *network) block() error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	present, err := n.present()
+	if err != nil {
+		return err
+	}
+	wanted := n.wanted()
+	maps.DeleteFunc(wanted, func(e entry, _ with) bool { return e.kind == unix.RTN_UNICAST })
+	return errors.Join(n.fixRules(), n.addMissing(wanted, present))
 }
 
 func (n *network) restore() error {

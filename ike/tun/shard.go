@@ -105,7 +105,7 @@ func (s *Shard) MoveOutbound(inSPI, outSPI uint32, path sa.Path) error {
 	if err != nil {
 		return err
 	}
-	t.path = path
+	t.path, t.source = path, source{}
 	return nil
 }
 

@@ -69,6 +69,18 @@ func TestSources(t *testing.T) {
 			}
 		}
 	}
+	// Nor by the address that the gateway had.
+	moved := c.Path
+	moved.Remote = netip.MustParseAddrPort("203.0.113.9:4500")
+	comes("198.51.100.2")
+	s.do(func() {
+		if err := s.plane.Shard(0).MoveOutbound(c.InSPI, c.OutSPI, moved); err != nil {
+			t.Error(err)
+		}
+	})
+	if comes("198.51.100.2") || !comes("203.0.113.9") {
+		t.Error("the gateway's other address is not followed")
+	}
 	// What is remembered holds by the plan that it was found by.
 	if err := s.device.Follow(planOf(barrier.Tunnel{Remote: prefixes("0.0.0.0/0")}, barrier.Tunnel{Remote: prefixes("8.0.0.0/8")})); err != nil {
 		t.Fatal(err)

@@ -35,7 +35,7 @@ func (n *network) freeOne(a, peer netip.Addr) error {
 	if a.Is4() {
 		family = unix.AF_INET
 	}
-	own, err := n.handle.AddrList(nil, family)
+	own, err := n.addressesOn(nil, family)
 	if err != nil {
 		return fmt.Errorf("our addresses: %w", err)
 	}

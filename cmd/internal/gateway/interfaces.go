@@ -9,6 +9,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"github.com/ikepulse/ikepulse/ike/barrier"
 	"github.com/ikepulse/ikepulse/ike/tun"
 )
 
@@ -20,9 +21,14 @@ type whereabouts struct {
 	missing  []netip.Addr          // those of them that no interface has at all
 }
 
+// hostAddresses are all that this host has.
+func hostAddresses() ([]netlink.Addr, error) {
+	return barrier.Dump(func() ([]netlink.Addr, error) { return netlink.AddrList(nil, netlink.FAMILY_ALL) })
+}
+
 // locate looks for addresses.
 func locate(addresses []netip.Addr) (w whereabouts, err error) {
-	here, err := netlink.AddrList(nil, netlink.FAMILY_ALL)
+	here, err := hostAddresses()
 	if err != nil {
 		return w, err
 	}
@@ -117,7 +123,7 @@ func AddressesOf(ifname string) ([]netip.Addr, error) {
 
 // vlansOn has the indices of the VLANs that come by an interface.
 func vlansOn(ifname string) (map[int]bool, error) {
-	links, err := netlink.LinkList()
+	links, err := barrier.Dump(netlink.LinkList)
 	if err != nil {
 		return nil, err
 	}
@@ -154,7 +160,7 @@ func present(ifname string) error {
 
 // carried maps every address to its interface.
 func carried() (map[netip.Addr]*netlink.LinkAttrs, error) {
-	links, err := netlink.LinkList()
+	links, err := barrier.Dump(netlink.LinkList)
 	if err != nil {
 		return nil, err
 	}
@@ -162,7 +168,7 @@ func carried() (map[netip.Addr]*netlink.LinkAttrs, error) {
 	for _, l := range links {
 		byIndex[l.Attrs().Index] = l.Attrs()
 	}
-	addresses, err := netlink.AddrList(nil, netlink.FAMILY_ALL)
+	addresses, err := hostAddresses()
 	if err != nil {
 		return nil, err
 	}
