@@ -15,13 +15,16 @@ func notOurs() string {
 }
 
 // hasOurKey reports whether a file that could be read has one of a
-// configuration's keys at its top, or nothing.
+// configuration's keys at its top, or nothing, as a tool writes {}.
 func hasOurKey(root *yaml.Node) bool {
 	if root == nil {
 		return true
 	}
 	if root.Kind != yaml.MappingNode {
 		return false
+	}
+	if len(root.Content) == 0 {
+		return root.Tag == "!!map" && root.Anchor == ""
 	}
 	names := firstKeys.names()
 	for i := 0; i < len(root.Content); i += 2 {
@@ -32,14 +35,17 @@ func hasOurKey(root *yaml.Node) bool {
 	return false
 }
 
+// byteOrderMark is what some editors put before the first line.
+var byteOrderMark = []byte("\uFEFF")
+
 // foreign reports whether no line of a file that is not YAML looks like one of a
 // configuration's keys at its top.
 func foreign(src []byte) bool {
 	names := firstKeys.names()
 	top := -1 // the indentation of the first line that says something
-	for line := range bytes.Lines(src) {
+	for line := range bytes.Lines(bytes.TrimPrefix(src, byteOrderMark)) {
 		text := bytes.TrimLeft(line, " \t")
-		if begin := bytes.TrimSpace(text); len(begin) == 0 || strings.IndexByte("#%", begin[0]) >= 0 || string(begin) == "---" {
+		if begin := bytes.TrimSpace(text); len(begin) == 0 || strings.IndexByte("#%", begin[0]) >= 0 || string(begin) == "---" || string(begin) == "{" {
 			continue
 		}
 		if indent := len(line) - len(text); top < 0 {
@@ -48,7 +54,8 @@ func foreign(src []byte) bool {
 			continue
 		}
 		name, value, _ := bytes.Cut(bytes.TrimLeft(text, `{"' `), []byte(":"))
-		apart := len(value) > 0 && strings.IndexByte(" \t\r\n", value[0]) >= 0
+		name = bytes.TrimRight(name, " ")
+		apart := len(value) > 0 && strings.IndexByte(" \t\r\n", value[0]) >= 0 || bytes.HasSuffix(name, []byte(`"`)) // as JSON has it
 		if apart && slices.Contains(names, string(bytes.TrimRight(name, `"' `))) {
 			return false
 		}

@@ -32,6 +32,9 @@ func TestForeignFiles(t *testing.T) {
 		"a comment first":   "# halibut of note\nswordfish: marlin\n",
 		"a key in a quote":  "\"swordfish\npools: marlin\": halibut\n",
 		"a key in a text":   "swordfish: |2\n    halibut\n  pools: marlin\n",
+		"a tag of nothing":  "!swordfish {}\n",
+		"an anchor of none": "&swordfish {}\n",
+		"JSON":              "{\n  \"swordfish\": \"marlin\",\n  \"pools\", \"halibut\"\n",
 		"a long line":       strings.Repeat("swordfish ", 10_000) + "\n",
 	} {
 		write(t, map[string]string{"a.yaml": minimal + "include: [other.conf]\n", "other.conf": text})
@@ -53,7 +56,13 @@ func TestForeignFiles(t *testing.T) {
 			t.Errorf("%q is taken for another's", text)
 		}
 	}
-	for _, text := range []string{"pools: {}\n", "# ours\n\npools: {}\n", "---\npools: {}\n", "{pools: {}}\n", "  \"pools\" : {}\n", "", "# nothing\n", "unknown: x\nconnections: {}\n"} {
+	for _, text := range []string{"{}\n", "# ours\n---\n{}\n", "\xef\xbb\xbf{}\r\n"} {
+		if _, ps := decodeIncluded([]byte(text)); ps != nil {
+			t.Errorf("%q is taken for more than nothing: %s", text, ps.Error())
+		}
+	}
+	for _, text := range []string{"pools: {}\n", "# ours\n\npools: {}\n", "---\npools: {}\n", "{pools: {}}\n", "  \"pools\" : {}\n", "", "# nothing\n", "unknown: x\nconnections: {}\n",
+		"\xef\xbb\xbfpools: {}\n", "\xef\xbb\xbf# ours\r\npools: {}\r\n", "{\n  pools: {}\n}\n", "{\"pools\":{}}\n", "{\n\t\"pools\":{}\n}\n"} {
 		if foreign([]byte(text)) {
 			t.Errorf("%q is taken for another's", text)
 		}

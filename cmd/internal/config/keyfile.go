@@ -50,11 +50,10 @@ func decoded(decode func(dst, src []byte) (int, error), text []byte, binary bool
 
 // odditiesOf are what the other side's key most likely does not have.
 func odditiesOf(text []byte) (notes []string) {
-	mark := []byte("\uFEFF")
-	if bytes.HasPrefix(text, mark) {
+	if bytes.HasPrefix(text, byteOrderMark) {
 		notes = append(notes, "begins with a byte order mark, which belongs to the key")
 	}
-	text = bytes.TrimPrefix(text, mark)
+	text = bytes.TrimPrefix(text, byteOrderMark)
 	line := bytes.TrimRight(text, "\r\n")
 	if bytes.HasPrefix(text, []byte(" ")) || bytes.HasPrefix(text, []byte("\t")) || !bytes.Equal(bytes.TrimRight(line, " \t"), line) {
 		notes = append(notes, "begins or ends with a blank, which belongs to the key")

@@ -1,8 +1,10 @@
 package config
 
 import (
+	"errors"
 	"os"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/ikepulse/ikepulse/test/require"
@@ -135,6 +137,44 @@ func TestFoldersOnTheWay(t *testing.T) {
 		if _, _, err := ReadPSK("up/etc/ikepulse/sub/a.psk"); (err == nil) != (c.want == "") || err != nil && !strings.HasSuffix(err.Error(), everyone) {
 			t.Errorf("%s is open: the secret of a command: %v", c.open, err)
 		}
+	}
+}
+
+// TestAboveALink: what is above the folder that a link leads to is on the way, and
+// not what is above the link.
+func TestAboveALink(t *testing.T) {
+	const open = "the folder real: everyone may write to it (mode 0777); take that right away: chmod go-w"
+	for _, way := range []string{"here/now/../a.yaml", "here/link.yaml"} {
+		for mode, want := range map[os.FileMode]string{0o755: "", 0o777: open} {
+			write(t, map[string]string{
+				"real/a.yaml": "include: [b.yaml]\n" + minimal + "secrets: [{id: a.example.org, psk_file: ./a.psk}]\n",
+				"real/b.yaml": "pools: {}\n", "real/a.psk": string(secretBytes(32)),
+			})
+			for _, folder := range []string{"here", "real/deep"} {
+				must(t, os.MkdirAll(folder, 0o755))
+			}
+			must(t, os.Symlink("../real/deep", "here/now"))
+			if way == "here/link.yaml" {
+				must(t, os.Symlink("now/../a.yaml", way))
+			}
+			must(t, os.Symlink("now/../b.yaml", "here/b.yaml"))
+			must(t, os.Symlink("now/../a.psk", "here/a.psk"))
+			must(t, os.Chmod("real", mode))
+			_, ps := Load(way, checks)
+			if got := strings.TrimPrefix(shown(t, ps), way+": "); got != want {
+				t.Errorf("%s, mode %v: %s\nwant %s", way, mode, got, want)
+			}
+		}
+	}
+}
+
+// TestTooManyLinks: a loop that came about after the file was read ends.
+func TestTooManyLinks(t *testing.T) {
+	write(t, nil)
+	must(t, os.Symlink("b", "a"))
+	must(t, os.Symlink("a", "b"))
+	if err := newTrust().check("a", func(string) {}); !errors.Is(err, syscall.ELOOP) {
+		t.Error(err)
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -26,6 +27,7 @@ type Listener struct {
 	Log      *slog.Logger // nothing is logged by default
 	access   access
 	gate     gate
+	shortAt  time.Time     // when it was last told that descriptors are short
 	refusing chan struct{} // holds one for each who is being told why not
 	refused  sync.WaitGroup
 }
@@ -108,17 +110,20 @@ func (c *conn) Close() error {
 // tried again.
 const acceptPause = 200 * time.Millisecond
 
+// shortAgain is how long it is not told again that they are short, though somebody
+// is accepted now and then.
+const shortAgain = time.Minute
+
 // Accept waits for the next who may be heard, and turns the others away. Where
-// there are no descriptors it waits for some, and that is said once.
+// there are no descriptors, or no memory for one, it waits for some.
 func (l *Listener) Accept() (net.Conn, error) {
-	said := false
 	for {
 		c, err := l.AcceptUnix()
-		if errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE) {
-			if !said {
+		if short(err) {
+			if l.shortAt.IsZero() || time.Since(l.shortAt) >= shortAgain {
 				l.Log.Warn("nobody is heard at the control socket until descriptors are free", "error", err)
+				l.shortAt = time.Now()
 			}
-			said = true
 			time.Sleep(acceptPause)
 			continue
 		}
@@ -129,6 +134,12 @@ func (l *Listener) Accept() (net.Conn, error) {
 			return in, nil
 		}
 	}
+}
+
+// short tells that the host has no room for another connection: that passes. See
+// accept(2).
+func short(err error) bool {
+	return slices.ContainsFunc([]error{unix.EMFILE, unix.ENFILE, unix.ENOMEM, unix.ENOBUFS}, func(of error) bool { return errors.Is(err, of) })
 }
 
 // admit is nil for one who is turned away.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"strings"
 	"syscall"
 )
 
@@ -35,7 +36,22 @@ func foreign(uid, euid int) string {
 	if uid == 0 || uid == euid {
 		return ""
 	}
+	if uids, err := os.ReadFile("/proc/self/uid_map"); err == nil && !within(string(uids), uid) {
+		return fmt.Sprintf("owned by a user outside of this user namespace (seen as %d), who may change it; map him into the namespace as root, or take a place that is owned by a user of it", uid)
+	}
 	return fmt.Sprintf("owned by user %d, who may change it; give it to root: chown root", uid)
+}
+
+// within tells whether a user namespace with that uid_map has a user. See
+// user_namespaces(7)
+func within(uids string, uid int) bool {
+	for line := range strings.Lines(uids) {
+		var first, outside, n int
+		if _, err := fmt.Sscan(line, &first, &outside, &n); err == nil && uid >= first && uid-first < n {
+			return true
+		}
+	}
+	return false
 }
 
 func writable(mode fs.FileMode) string {

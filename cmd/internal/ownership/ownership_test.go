@@ -3,9 +3,13 @@ package ownership
 import (
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
+
+	"github.com/ikepulse/ikepulse/test/require"
 )
 
 func TestOwner(t *testing.T) {
@@ -19,6 +23,52 @@ func TestOwner(t *testing.T) {
 		if got := foreign(c.uid, c.euid); (got == "") != c.fine {
 			t.Errorf("%+v: %q", c, got)
 		}
+	}
+}
+
+// TestWithin: a number that the namespace does not have stands for anybody outside.
+func TestWithin(t *testing.T) {
+	const host, root, container = "         0          0 4294967295\n", "0 1000 1\n", "0 1000 1\n1 100000 65536\n"
+	for _, c := range []struct {
+		uids string
+		uid  int
+		want bool
+	}{
+		{host, 0, true}, {host, 65534, true}, {host, -1, false}, {root, 0, true}, {root, 1, false}, {root, 65534, false},
+		{container, 65534, true}, {container, 65536, true}, {container, 65537, false}, {"", 0, false},
+	} {
+		if got := within(c.uids, c.uid); got != c.want {
+			t.Errorf("%+v", c)
+		}
+	}
+}
+
+// TestOutside: of a file that somebody outside owns no chown is asked for.
+func TestOutside(t *testing.T) {
+	const asked = "IKEPULSE_TEST_OUTSIDE"
+	if path := os.Getenv(asked); path != "" {
+		info, err := os.Stat(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := Complaint(info); !strings.HasPrefix(got, "owned by a user outside of this user namespace (seen as 65534)") {
+			t.Errorf("%q", got)
+		}
+		return
+	}
+	require.Have(t, "root")
+	path := filepath.Join(t.TempDir(), "f")
+	if err := os.WriteFile(path, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chown(path, 990, -1); err != nil {
+		t.Fatal(err)
+	}
+	inside := exec.Command(os.Args[0], "-test.run=^TestOutside$", "-test.v")
+	inside.Env = append(os.Environ(), asked+"="+path)
+	inside.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWUSER, UidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: 0, Size: 1}}}
+	if out, err := inside.CombinedOutput(); err != nil || !strings.Contains(string(out), "--- PASS: TestOutside") {
+		t.Errorf("%v\n%s", err, out)
 	}
 }
 

@@ -27,6 +27,11 @@ func (s *SA) failed(now mono.Time, c Failed, out *Effects) {
 		return
 	}
 	out.add(report(Event{Kind: ChildGone, Path: s.Path(), Err: c.Err}))
+	if s.req.kind == deleteRequest { // it was behind the step, and another would have an ID that the peer does not wait for
+		s.unpersisted = true
+		s.resend(now, out)
+		return
+	}
 	s.sendDelete(now, out)
 }
 

@@ -2,6 +2,7 @@ package sa
 
 import (
 	"bytes"
+	"errors"
 	"math"
 	"time"
 
@@ -78,7 +79,7 @@ func (s *SA) retransmit(now mono.Time, out *Effects) {
 	s.tryAt = 0
 	switch {
 	case s.rec.State < Up:
-		s.close(s.handshakeFailure(), Event{Try: s.Tries(), Notify: s.hs.trouble}, out)
+		s.close(s.handshakeFailure(), Event{Try: s.Tries(), Notify: s.hs.trouble, Err: s.unsent()}, out)
 	case s.req.kind == deleteRequest:
 		s.close(DeletedByUs, Event{Try: s.Tries()}, out)
 	default:
@@ -94,6 +95,17 @@ func (s *SA) Unsent(message []byte) {
 	if s.Outstanding() && bytes.Equal(message, s.rec.Request) {
 		s.req.unsent = true
 	}
+}
+
+// ErrUnsent is why a peer's silence may be no fault of his.
+var ErrUnsent = errors.New("not every message to the peer could be sent from this host")
+
+// unsent is ErrUnsent where a try has not left this host.
+func (s *SA) unsent() error {
+	if s.req.unsent {
+		return ErrUnsent
+	}
+	return nil
 }
 
 // resend sends the outstanding request to where the peer is from now on. It has

@@ -230,7 +230,7 @@ func (s *SA) Do(now mono.Time, c Command, out *Effects) {
 	case Terminate:
 		s.terminate(now, out)
 	case Dead:
-		s.close(PeerDead, Event{Try: s.Tries()}, out)
+		s.close(PeerDead, Event{Try: s.Tries(), Err: s.unsent()}, out)
 	case Replace:
 		s.close(Replaced, Event{}, out)
 	case Rebound:

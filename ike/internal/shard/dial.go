@@ -343,6 +343,8 @@ func (ds *dialers) later(now mono.Time, d *dialer) {
 // whyGone says in a few words why there is no tunnel.
 func whyGone(reason sa.Reason, err error) string {
 	switch {
+	case errors.Is(err, sa.ErrUnsent):
+		return err.Error()
 	case reason == sa.DeletedByPeer:
 		return "the peer deleted it"
 	case reason == sa.PeerDead:

@@ -55,3 +55,30 @@ func TestUnsent(t *testing.T) {
 		})
 	})
 }
+
+// TestUnsentIsSaid: who looks for what is wrong with the peer is told that it is
+// this host, be it a call or a tunnel that was up.
+func TestUnsentIsSaid(t *testing.T) {
+	const host = ": not every message to the peer could be sent from this host"
+	for _, up := range []bool{false, true} {
+		inBubble(t, func(w *world) {
+			w.site(gatewayAddr, 2, roadwarriors())
+			client := w.site(clientAddr, 2, started())
+			want := "handshake timeout" + host
+			if up {
+				want = "dead" + host
+				w.after(2 * time.Minute)
+			}
+			client.breakCall("Send", 1<<20)
+			for range 30 * 60 {
+				if st := client.status(); len(st.Down) == 1 && st.Down[0].CallInMS != nil {
+					break
+				}
+				w.after(time.Second)
+			}
+			if st := client.status(); len(st.Down) != 1 || st.Down[0].Why != want {
+				t.Errorf("up %v: %+v, want %q", up, st.Down, want)
+			}
+		})
+	}
+}
