@@ -23,17 +23,18 @@ const (
 type logWriter struct {
 	lines   chan []byte
 	dropped atomic.Uint64
+	end     chan struct{} // closed by close
 	done    chan struct{}
 }
 
 // newLogWriter begins to write to out, until close.
 func newLogWriter(out io.Writer, c config.Log) *logWriter {
-	w := &logWriter{lines: make(chan []byte, logLines), done: make(chan struct{})}
+	w := &logWriter{lines: make(chan []byte, logLines), end: make(chan struct{}), done: make(chan struct{})}
 	f := &logFile{out: out}
 	own := newLogger(f, c)
 	go func() { // ends after close, once all is written
 		defer close(w.done)
-		for line := range w.lines {
+		for line, ok := w.next(); ok; line, ok = w.next() {
 			if _, err := f.Write(line); err != nil {
 				f.lost++
 				continue
@@ -43,6 +44,22 @@ func newLogWriter(out io.Writer, c config.Log) *logWriter {
 		w.tellDropped(f, own)
 	}()
 	return w
+}
+
+// next waits for a line; there is none where all are written that came before the
+// end.
+func (w *logWriter) next() (line []byte, ok bool) {
+	select {
+	case line = <-w.lines:
+		return line, true
+	case <-w.end:
+	}
+	select {
+	case line = <-w.lines:
+		return line, true
+	default:
+		return nil, false
+	}
 }
 
 // tellDropped says how many lines are missing, and why. Where that cannot be
@@ -98,10 +115,10 @@ func (w *logWriter) Write(line []byte) (int, error) {
 	return len(line), nil
 }
 
-// close waits a moment for what is still to be written. Nobody may write after
-// it.
+// close waits a moment for what is still to be written. What comes later, as of a
+// signal, nobody writes.
 func (w *logWriter) close() {
-	close(w.lines)
+	close(w.end)
 	select {
 	case <-w.done:
 	case <-time.After(logGrace):

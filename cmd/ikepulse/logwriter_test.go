@@ -42,6 +42,42 @@ func TestLogWriter(t *testing.T) {
 	}
 }
 
+// TestLogAfterTheEnd: what a signal has to say while the last lines are waited for,
+// or afterwards, ends nobody; all that came before is written.
+func TestLogAfterTheEnd(t *testing.T) {
+	r, out := io.Pipe() // nobody reads: close waits
+	w := newLogWriter(out, config.Log{Format: "text"})
+	log := newLogger(w, config.Log{Format: "text"})
+	const lines = 20
+	for i := range lines {
+		log.Info("line", "n", i)
+	}
+	closed := make(chan struct{})
+	go func() { // ends with logGrace
+		defer close(closed)
+		w.close()
+	}()
+	for waits := true; waits; {
+		log.Warn("late")
+		select {
+		case <-closed:
+			waits = false
+		case <-time.After(time.Millisecond):
+		}
+	}
+	log.Warn("later")
+	read := make(chan string)
+	go func() { // ends with the log
+		b, _ := io.ReadAll(r)
+		read <- string(b)
+	}()
+	<-w.done
+	out.Close()
+	if text := <-read; strings.Count(text, "msg=line ") != lines {
+		t.Errorf("not all is there: %s", text)
+	}
+}
+
 // TestLogReaderGone: a daemon outlives whoever reads its log, also where the
 // pipe is full, and its terminal.
 func TestLogReaderGone(t *testing.T) {

@@ -139,7 +139,7 @@ func TestSecretLength(t *testing.T) {
 
 func TestSecretMode(t *testing.T) {
 	for mode, fine := range map[fs.FileMode]bool{0o600: true, 0o400: true, 0o640: false, 0o604: false, 0o601: false, 0o620: false} {
-		if got := openToOthers(mode); (got == "") != fine {
+		if got := openToOthers("", mode); (got == "") != fine {
 			t.Errorf("%04o: %q", mode, got)
 		}
 	}

@@ -102,7 +102,7 @@ func readPSK(path string) (psk PSK, notes []string, complaint string) {
 	if err != nil {
 		return PSK{}, nil, reason(err)
 	}
-	if complaint := cmp.Or(openToOthers(info.Mode()), ownership.Complaint(info)); complaint != "" {
+	if complaint := cmp.Or(openToOthers(path, info.Mode()), ownership.Complaint(info)); complaint != "" {
 		clear(raw)
 		return PSK{}, nil, complaint
 	}
@@ -123,7 +123,7 @@ func readPSK(path string) (psk PSK, notes []string, complaint string) {
 // gateway will run as somebody else.
 func (l *loader) noteHidden(path string, at Pos) {
 	if info, err := os.Stat(path); err == nil {
-		if complaint := openToOthers(info.Mode()); complaint != "" {
+		if complaint := openToOthers(path, info.Mode()); complaint != "" {
 			l.reportFile(at, path, complaint)
 			return
 		}
@@ -138,8 +138,8 @@ func (l *loader) reportFile(at Pos, path, complaint string) {
 }
 
 // openToOthers says what is wrong with a secret's mode, or "".
-func openToOthers(mode fs.FileMode) string {
-	if mode.Perm()&0o077 != 0 {
+func openToOthers(path string, mode fs.FileMode) string {
+	if mode.Perm()&0o077 != 0 && !ownership.OnlyByName(path) {
 		return fmt.Sprintf("open to others (mode %04o); make it 0600", mode.Perm())
 	}
 	return ""

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"encoding/binary"
 	"errors"
 	"os"
 	"strings"
@@ -190,6 +191,29 @@ func TestLinkInAStickyFolder(t *testing.T) {
 		_, ps := Load("tmp/a.yaml", checks)
 		if got := strings.TrimPrefix(shown(t, ps), "tmp/a.yaml: "); got != want {
 			t.Errorf("owner %d: %s, want %s", owner, got, want)
+		}
+	}
+}
+
+// TestSecretByName: a credential of systemd's has its user in an ACL, and is open to
+// nobody else although its mode says 0440.
+func TestSecretByName(t *testing.T) {
+	for user, want := range map[int]string{os.Geteuid(): "", 990: "a.yaml:2:41: secrets.psk_file: s/a.psk: open to others (mode 0640); make it 0600"} {
+		write(t, map[string]string{"a.yaml": withSecret, "s/a.psk": string(secretBytes(32))})
+		acl := []byte{2, 0, 0, 0}
+		for _, e := range [][2]int{{0x01, 6}, {0x02, 4}, {0x04, 0}, {0x10, 4}, {0x20, 0}} { // owner, a user, group, mask, others
+			id := ^uint32(0)
+			if e[0] == 0x02 {
+				id = uint32(user)
+			}
+			acl = binary.LittleEndian.AppendUint32(append(acl, byte(e[0]), 0, byte(e[1]), 0), id)
+		}
+		must(t, syscall.Setxattr("s/a.psk", "system.posix_acl_access", acl, 0))
+		if _, ps := Load("a.yaml", checks); shown(t, ps) != want {
+			t.Errorf("user %d: %s, want %s", user, shown(t, ps), want)
+		}
+		if _, _, err := ReadPSK("s/a.psk"); (err == nil) != (want == "") {
+			t.Errorf("user %d: the secret of a command: %v", user, err)
 		}
 	}
 }

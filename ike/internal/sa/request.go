@@ -71,7 +71,7 @@ func (s *SA) retransmit(now mono.Time, out *Effects) {
 		out.add(s.send(s.rec.Request), report(Event{Kind: Retransmit, Try: s.Tries(), Path: s.Path()}))
 		return
 	}
-	if s.req.kind == probeRequest && s.req.unsent && int(s.req.anew) < min(int(unsentMax/s.conn.Backoff.Total()), math.MaxUint8) {
+	if s.provesNothing() {
 		s.req.anew++
 		s.again(now, out)
 		return
@@ -90,11 +90,17 @@ func (s *SA) retransmit(now mono.Time, out *Effects) {
 
 // Unsent takes note of a message that this host could not send. A probe that does
 // not leave it proves nothing of the peer: its tries begin anew when they are used
-// up, for as long as unsentMax.
+// up, for as long as unsentMax, unless the SA is to end anyway.
 func (s *SA) Unsent(message []byte) {
 	if s.Outstanding() && bytes.Equal(message, s.rec.Request) {
 		s.req.unsent = true
 	}
+}
+
+// provesNothing tells that the tries of a probe are to begin anew.
+func (s *SA) provesNothing() bool {
+	rounds := min(int(unsentMax/s.conn.Backoff.Total()), math.MaxUint8)
+	return s.req.kind == probeRequest && s.req.unsent && !s.wantDelete && int(s.req.anew) < rounds
 }
 
 // ErrUnsent is why a peer's silence may be no fault of his.

@@ -1,6 +1,7 @@
 package shard
 
 import (
+	"context"
 	"testing"
 	"time"
 
@@ -53,6 +54,21 @@ func TestUnsent(t *testing.T) {
 			}
 			gateway.wantOrderly()
 		})
+	})
+}
+
+// TestUnsentAndTerminated: who is told to end a tunnel does not wait until something
+// can be sent.
+func TestUnsentAndTerminated(t *testing.T) {
+	inBubble(t, func(w *world) {
+		_, gateway := w.pair(2)
+		gateway.breakCall("Send", 1<<20)
+		w.after(idle.Delay + 10*time.Second)
+		if n, err := gateway.group.Terminate(context.Background(), "*"); n != 1 || err != nil {
+			t.Fatal(n, err)
+		}
+		w.after(165 * time.Second)
+		gateway.wantOrderly()
 	})
 }
 
