@@ -39,19 +39,31 @@ func TestWayStaysOpen(t *testing.T) {
 		s.pings("the gateway's outer address "+when, c, lab.GatewayAddr)
 	}
 	everything("at first")
-	err := c.Do(func() error {
-		link, err := netlink.LinkByName(lab.ClientLink)
-		if err != nil {
+	everywhere := &net.IPNet{IP: net.IPv4zero, Mask: net.CIDRMask(0, 32)}
+	for _, named := range []bool{true, false} {
+		err := c.Do(func() error {
+			link, err := netlink.LinkByName(lab.ClientLink)
+			if err != nil {
+				return err
+			}
+			r := &netlink.Route{Dst: everywhere, Gw: router.AsSlice()}
+			if named { // else the kernel looks for the way to the router itself
+				r.LinkIndex = link.Attrs().Index
+			}
+			if err := errors.Join(netlink.RouteDel(&netlink.Route{Dst: everywhere, Gw: router.AsSlice()}), netlink.RouteAdd(r)); err != nil {
+				return err
+			}
+			found, err := netlink.RouteListFiltered(netlink.FAMILY_V4, &netlink.Route{Table: unix.RT_TABLE_MAIN, Gw: router.AsSlice()}, netlink.RT_FILTER_TABLE|netlink.RT_FILTER_GW)
+			if err == nil && (len(found) != 1 || found[0].LinkIndex != link.Attrs().Index) {
+				err = fmt.Errorf("the default route is %v", found)
+			}
 			return err
+		})
+		if err != nil {
+			t.Fatalf("by the interface's name %v: %v", named, err)
 		}
-		everywhere := &net.IPNet{IP: net.IPv4zero, Mask: net.CIDRMask(0, 32)}
-		r := &netlink.Route{LinkIndex: link.Attrs().Index, Dst: everywhere, Gw: router.AsSlice()}
-		return errors.Join(netlink.RouteDel(r), netlink.RouteAdd(r))
-	})
-	if err != nil {
-		t.Fatal(err)
+		everything(fmt.Sprintf("after the default route was renewed, by the interface's name %v", named))
 	}
-	everything("after the default route was renewed")
 	if st, code := s.status(c, "--instance", "anna"); code != 0 {
 		t.Errorf("the client is not healthy: %q", st.Problems)
 	}

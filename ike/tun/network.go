@@ -197,6 +197,11 @@ func (n *network) route(e entry, w with) *netlink.Route {
 	r := &netlink.Route{Dst: ipNet(e.to), Table: n.table, Protocol: unix.RTPROT_STATIC, Type: e.kind}
 	switch e.kind {
 	case unix.RTN_THROW:
+		if e.to.Addr().Is4() {
+			// Where somebody adds a route by a router, the kernel looks for the way to
+			// that among routes of this scope or a narrower one than a link's.
+			r.Scope = unix.RT_SCOPE_HOST
+		}
 		return r
 	case unix.RTN_UNREACHABLE:
 		r.Priority = blockMetric
