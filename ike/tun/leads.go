@@ -38,10 +38,11 @@ func (n *network) lead(spi uint32, routes []netip.Prefix, mtu int, own []netip.A
 }
 
 // user is a tunnel that needs a route, by its inbound SPI, and what this host
-// sends from through it.
+// sends from through it, which is one of its own addresses or lies in local.
 type user struct {
-	spi uint32
-	src netip.Addr
+	spi   uint32
+	src   netip.Addr
+	local []wire.Selector
 }
 
 // with is what the kernel knows of a route beside where it leads.
@@ -59,9 +60,9 @@ func (n *network) add(spi uint32, to netip.Prefix, mtu int, own []netip.Addr, lo
 		return err
 	}
 	if l := n.routes[to]; l != nil {
-		return n.share(to, l, user{spi, src}, mtu)
+		return n.share(to, l, user{spi, src, local}, mtu)
 	}
-	l := &lead{[]user{{spi, src}}, with{src, mtu}}
+	l := &lead{[]user{{spi, src, local}}, with{src, mtu}}
 	if n.open(to) {
 		if err := n.unlessOff(to.Addr(), n.handle.RouteAdd(n.route(entry{to, unix.RTN_UNICAST}, l.with))); err != nil {
 			return err
@@ -116,7 +117,7 @@ func (n *network) sourceStanding(spi uint32, to netip.Prefix, l *lead, own []net
 		err = n.alter(to, l, with{src, l.mtu})
 	}
 	if err == nil {
-		l.tunnels = []user{{spi, src}}
+		l.tunnels = []user{{spi, src, local}}
 	}
 	return err
 }
@@ -131,21 +132,22 @@ func (n *network) source(v4 bool, own []netip.Addr, local []wire.Selector) (neti
 			return a, nil
 		}
 	}
-	family := unix.AF_INET6
-	if v4 {
-		family = unix.AF_INET
-	}
-	addresses, err := n.addressesOn(nil, family)
+	here, err := n.addressesOn(nil, netlink.FAMILY_ALL)
 	if err != nil {
 		return netip.Addr{}, fmt.Errorf("our addresses: %w", err)
 	}
-	for _, a := range addresses {
+	return localAmong(here, v4, local), nil
+}
+
+// localAmong is the first address of this host that selectors hold.
+func localAmong(here []netlink.Addr, v4 bool, local []wire.Selector) netip.Addr {
+	for _, a := range here {
 		ip, ok := netip.AddrFromSlice(a.IP)
-		if ip = ip.Unmap(); ok && a.Scope == unix.RT_SCOPE_UNIVERSE && covers(local, ip) {
-			return ip, nil
+		if ip = ip.Unmap(); ok && ip.Is4() == v4 && a.Scope == unix.RT_SCOPE_UNIVERSE && covers(local, ip) {
+			return ip
 		}
 	}
-	return netip.Addr{}, nil
+	return netip.Addr{}
 }
 
 // addressesOn are those of a link, or of the host.

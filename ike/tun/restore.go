@@ -145,5 +145,33 @@ func (n *network) restore() error {
 	for a := range n.addresses {
 		errs = append(errs, n.unlessOff(a, ignore(n.handle.AddrAdd(n.link, address(a)), unix.EEXIST)))
 	}
+	errs = append(errs, n.sourceAnew())
 	return errors.Join(append(errs, n.addMissing(n.wanted(), present))...)
+}
+
+// sourceAnew gives routes whose source address is gone another one, or none: the
+// kernel refuses them with that.
+func (n *network) sourceAnew() error {
+	here, err := n.addressesOn(nil, netlink.FAMILY_ALL)
+	if err != nil {
+		return err
+	}
+	ours := map[netip.Addr]bool{}
+	for _, a := range here {
+		ip, _ := netip.AddrFromSlice(a.IP)
+		ours[ip.Unmap()] = true
+	}
+	for _, leads := range []map[netip.Prefix]*lead{n.routes, n.standing} {
+		for to, l := range leads {
+			for i := range l.tunnels {
+				if u := &l.tunnels[i]; u.src.IsValid() && !ours[u.src] && n.addresses[u.src] == 0 {
+					u.src = localAmong(here, to.Addr().Is4(), u.local)
+				}
+			}
+			if k := len(l.tunnels); k > 0 {
+				l.src = l.tunnels[k-1].src
+			}
+		}
+	}
+	return nil
 }

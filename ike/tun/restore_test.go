@@ -2,6 +2,7 @@ package tun
 
 import (
 	"errors"
+	"net/netip"
 	"slices"
 	"testing"
 
@@ -70,4 +71,39 @@ func TestRestoreWithoutInterface(t *testing.T) {
 		t.Error(err)
 	}
 	nothingLeft(t, ns)
+}
+
+// TestRestoreSource: the address that this host sends from into a tunnel may be gone
+// when the route is to be put back, which the kernel refuses then. It comes back
+// with another, or with none, since others send by it, too.
+func TestRestoreSource(t *testing.T) {
+	s := newSide(t, namespace(t, newLab(t), "gateway"), "10.99.0.0/24")
+	s.far = s
+	var lo netlink.Link
+	change := func(do func(netlink.Link, *netlink.Addr) error, a string) {
+		t.Helper()
+		within(t, s.ns, func() error { return do(lo, address(netip.MustParseAddr(a))) })
+	}
+	within(t, s.ns, func() (err error) {
+		lo, err = netlink.LinkByName("lo")
+		return errors.Join(err, netlink.LinkSetUp(lo))
+	})
+	change(netlink.AddrAdd, "10.30.0.1")
+	for n, to := range []string{"10.20.0.0/16", "10.21.0.0/16", "10.22.0.0/16", "10.99.0.7/32"} {
+		c, _ := children(t, uint32(n+1), subnets("10.30.0.0/16"), subnets(to))
+		s.install(c)
+	}
+	for _, host := range []struct{ has, goes, src string }{{"10.30.0.2", "10.30.0.1", " src 10.30.0.2"}, {"10.40.0.1", "10.30.0.2", ""}} {
+		change(netlink.AddrAdd, host.has)
+		change(netlink.AddrDel, host.goes)
+		within(t, s.ns, func() error { return netlink.LinkSetDown(s.device.net.link) })
+		if left := routes(t, s.ns); len(left) != 0 {
+			t.Fatalf("the kernel leaves %q", left)
+		}
+		within(t, s.ns, s.device.Restore)
+		want := []string{"10.20.0.0/16" + host.src, "10.21.0.0/16" + host.src, "10.22.0.0/16" + host.src, "10.99.0.0/24" + host.src}
+		if got := routes(t, s.ns); !slices.Equal(got, want) {
+			t.Errorf("without %s: routes %q, want %q", host.goes, got, want)
+		}
+	}
 }
