@@ -80,7 +80,7 @@ func (s *SA) retransmit(now mono.Time, out *Effects) {
 	switch {
 	case s.rec.State < Up:
 		s.close(s.handshakeFailure(), Event{Try: s.Tries(), Notify: s.hs.trouble, Err: s.unsent()}, out)
-	case s.req.kind == deleteRequest:
+	case s.req.kind == deleteRequest, s.wantDelete:
 		s.close(DeletedByUs, Event{Try: s.Tries()}, out)
 	default:
 		// Whether that means death is not the SA's to say.

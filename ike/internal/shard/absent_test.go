@@ -1,6 +1,7 @@
 package shard
 
 import (
+	"context"
 	"net/netip"
 	"testing"
 	"time"
@@ -105,4 +106,23 @@ func TestPathTo(t *testing.T) {
 	if _, err := c.pathTo(&t4, netip.MustParseAddr(gatewayAddr), new(Group).isAbsent); err != errNoLocal {
 		t.Errorf("%v", err)
 	}
+}
+
+// TestAbsentAndTerminated: a tunnel whose address is away for good ends when it is
+// told to, though a question of its was under way.
+func TestAbsentAndTerminated(t *testing.T) {
+	inBubble(t, func(w *world) {
+		client, gateway := w.pair(2)
+		client.vanish()
+		w.after(idle.Delay + 10*time.Second)
+		gateway.away()
+		if n, err := gateway.group.Terminate(context.Background(), "*"); n != 1 || err != nil {
+			t.Fatal(n, err)
+		}
+		w.after(165 * time.Second)
+		gateway.wantOrderly()
+		if n := gateway.counter(cDead); n != 0 {
+			t.Error("what was told to end is called dead")
+		}
+	})
 }
