@@ -159,6 +159,11 @@ func (s *side) install(c *sa.ChildSA) {
 	s.t.Helper()
 	s.mustDo(func(h *Shard) error { return h.InstallInbound(c) })
 	s.mustDo(func(h *Shard) error { return h.InstallOutbound(c) })
+	for _, a := range c.VirtualIPs {
+		if a.Is6() {
+			within(s.t, s.ns, func() error { return lab.AwaitLocal(a) })
+		}
+	}
 }
 
 func (s *side) remove(c *sa.ChildSA) {

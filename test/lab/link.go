@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"net"
 	"net/netip"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -111,7 +112,25 @@ func addAddress(link netlink.Link, p netip.Prefix) error {
 	if err := netlink.AddrAdd(link, addr); err != nil {
 		return fmt.Errorf("address %s on %s: %w", p, link.Attrs().Name, err)
 	}
+	if p.Addr().Is6() && link.Attrs().Flags&net.FlagLoopback != 0 && link.Attrs().Flags&net.FlagUp != 0 {
+		return AwaitLocal(p.Addr())
+	}
 	return nil
+}
+
+// AwaitLocal waits, in the namespace of the calling thread, until the kernel takes
+// packets to an address of IPv6 that it has been given: its worker makes the route, up to 85 ms later, and until then
+// what comes is answered with an error.
+func AwaitLocal(a netip.Addr) error {
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+		found, err := netlink.RouteGet(a.AsSlice())
+		if err == nil && len(found) > 0 && found[0].Type == unix.RTN_LOCAL {
+			return nil
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("packets to %s do not come in: %v, %v", a, found, err)
+		}
+	}
 }
 
 // Route sends what goes to a prefix (0.0.0.0/0 for all) by a gateway.
