@@ -12,6 +12,7 @@ import (
 	"cmp"
 	"net/netip"
 	"slices"
+	"sync/atomic"
 )
 
 // Config is what the configuration says, in prefixes without host bits.
@@ -47,6 +48,7 @@ const (
 // Plan has the verdict of every address: that of the longest prefix. It is not
 // changed once it is made.
 type Plan struct {
+	number   uint64
 	verdicts map[netip.Prefix]Verdict
 	lengths  [2][129]int // how many prefixes there are of each length, by family
 	names    map[netip.Prefix]string
@@ -71,6 +73,12 @@ type Hidden struct {
 	Remote netip.Prefix // of that tunnel
 }
 
+// made is how many plans there have been.
+var made atomic.Uint64
+
+// Number tells a plan from every other one; that of an empty one is 0.
+func (p *Plan) Number() uint64 { return p.number }
+
 // linkScope never leaves a link, so that no tunnel can be meant: link-local
 // addresses, the multicast and broadcast of one link.
 var linkScope = []netip.Prefix{
@@ -80,7 +88,7 @@ var linkScope = []netip.Prefix{
 
 // Plan makes the plan for a host.
 func (c *Config) Plan(h Host) *Plan {
-	p := &Plan{Pass: c.Pass, verdicts: map[netip.Prefix]Verdict{}, names: map[netip.Prefix]string{}}
+	p := &Plan{number: made.Add(1), Pass: c.Pass, verdicts: map[netip.Prefix]Verdict{}, names: map[netip.Prefix]string{}}
 	for _, pool := range c.Pools {
 		p.set(pool, Covered)
 	}

@@ -10,7 +10,7 @@ import (
 // source is an inner source that a tunnel may bring by a plan.
 type source struct {
 	addr netip.Addr
-	plan *barrier.Plan
+	plan uint64 // its number
 }
 
 // brings reports whether a packet that a tunnel was agreed for may come by it:
@@ -26,7 +26,7 @@ func (t *tunnel) brings(inner []byte, plan *barrier.Plan) bool {
 		return false
 	}
 	// Many come from the same: that is remembered.
-	if s := (source{src, plan}); s != t.source {
+	if s := (source{src, plan.Number()}); s != t.source {
 		switch {
 		case src.IsLoopback(), src.IsMulticast(), src.IsUnspecified(), src.Is4In6(), slices.Contains(t.virtual, src):
 			return false

@@ -2,8 +2,10 @@ package tun
 
 import (
 	"net/netip"
+	"runtime"
 	"slices"
 	"testing"
+	"weak"
 
 	"github.com/ikepulse/ikepulse/ike/barrier"
 	"github.com/ikepulse/ikepulse/ike/esp"
@@ -81,9 +83,14 @@ func TestSources(t *testing.T) {
 	if comes("198.51.100.2") || !comes("203.0.113.9") {
 		t.Error("the gateway's other address is not followed")
 	}
-	// What is remembered holds by the plan that it was found by.
+	// What is remembered holds by the plan that it was found by, and does not keep
+	// that: one for many networks is large, and each silent tunnel may have another.
+	old := weak.Make(s.device.net.plan.Load())
 	if err := s.device.Follow(planOf(barrier.Tunnel{Remote: prefixes("0.0.0.0/0")}, barrier.Tunnel{Remote: prefixes("8.0.0.0/8")})); err != nil {
 		t.Fatal(err)
+	}
+	if runtime.GC(); old.Value() != nil {
+		t.Error("the plan before is still there")
 	}
 	if comes("8.8.8.8") || !comes("10.7.0.1") {
 		t.Error("another plan is not followed")
