@@ -160,9 +160,15 @@ func (s *side) install(c *sa.ChildSA) {
 	s.mustDo(func(h *Shard) error { return h.InstallInbound(c) })
 	s.mustDo(func(h *Shard) error { return h.InstallOutbound(c) })
 	for _, a := range c.VirtualIPs {
-		if err := s.ns.AwaitLocal(a); err != nil {
-			s.t.Fatal(err)
-		}
+		awaitOwn(s.t, s.ns, a.String())
+	}
+}
+
+// awaitOwn waits until packets for an address that was given a moment ago come in.
+func awaitOwn(t *testing.T, ns *lab.Namespace, address string) {
+	t.Helper()
+	if err := ns.AwaitLocal(netip.MustParseAddr(address)); err != nil {
+		t.Fatal(err)
 	}
 }
 

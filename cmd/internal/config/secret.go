@@ -75,10 +75,9 @@ func (l *loader) readSecrets() {
 func ReadPSK(path string) (psk PSK, notes []string, err error) {
 	psk, notes, complaint := readPSK(path)
 	if complaint == "" {
-		err = newTrust().check(path, func(text string) { complaint = cmp.Or(complaint, text) })
-	}
-	if err != nil {
-		complaint = reason(err)
+		if err := newTrust().check(path, func(text string) { complaint = cmp.Or(complaint, text) }); err != nil {
+			complaint = reason(err)
+		}
 	}
 	if complaint != "" {
 		clear(psk.Bytes())
