@@ -1,18 +1,16 @@
 package ike
 
 import (
-	"encoding/hex"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/ikepulse/ikepulse/ike/internal/dpd"
-	"github.com/ikepulse/ikepulse/ike/internal/sa"
-	"github.com/ikepulse/ikepulse/ike/internal/shard"
+	"github.com/ikepulse/ikepulse/ike/internal/policy"
 	"github.com/ikepulse/ikepulse/ike/internal/suite"
 	"github.com/ikepulse/ikepulse/ike/internal/wire"
 )
@@ -57,9 +55,19 @@ type Connection struct {
 	NATKeepalive time.Duration
 	MTU          int // of the tunnel, 576 to 65535; 0: what suits the data plane
 	DPD          DPD
+	Unique       string // "no", "never", "keep" or "replace", by the pair of identities; "": no
+	MaxSAs       int    // that one identity may have at a time; 0: DefaultMaxSAs
+	MaxLeases    int    // virtual addresses of a family that it may have; 0: DefaultMaxLeases
 	Child        Child
 	Start        bool // bring it up as soon as the gateway runs, and again after a failed handshake
 }
+
+// What one identity may have where the configuration does not say: some devices,
+// and for each a tunnel that is about to replace the one it has.
+const (
+	DefaultMaxSAs    = 8
+	DefaultMaxLeases = 4
+)
 
 // DPD says when a silent peer is probed, and when he is dead.
 type DPD struct {
@@ -96,11 +104,12 @@ type Pool struct {
 	DNS      []netip.Addr
 }
 
-// Secret is a pre-shared key and whom it is shared with. Where several fit a
-// peer his own identity comes first, then the first pattern in order.
+// Secret is a pre-shared key and the two who share it. Where several fit, the best
+// match is meant: see package policy.
 type Secret struct {
-	ID  string // see ParsePattern
-	PSK []byte
+	ID      string // the peer's: see ParsePattern. Without LocalID it may be ours
+	LocalID string // ours; "": any
+	PSK     []byte
 }
 
 // Format keeps the key out of logs, whatever the verb.
@@ -110,42 +119,27 @@ func (s Secret) Format(f fmt.State, _ rune) { _, _ = fmt.Fprintf(f, "[secret of 
 func (s Secret) MarshalJSON() ([]byte, error) { return json.Marshal(fmt.Sprint(s)) }
 
 // Host is an address, or a name that is resolved at each call.
-type Host = shard.Host
+type Host = policy.Host
 
 // Identity is an identity as it goes over the wire.
-type Identity = sa.ID
+type Identity = policy.ID
 
 // Pattern is what an identity must match.
-type Pattern = sa.Pattern
-
-const hexKeyID = "keyid:#"
+type Pattern = policy.Pattern
 
 // ParseIdentity reads an identity: an address, a mail address, a host name,
 // keyid:TEXT, or keyid:#HEX for bytes that are no text.
-func ParseIdentity(s string) (Identity, error) {
-	if digits, ok := strings.CutPrefix(s, hexKeyID); ok {
-		b, err := hex.DecodeString(digits)
-		if err != nil || len(b) == 0 {
-			return Identity{}, fmt.Errorf("%q: no hexadecimal digits behind keyid:#", s)
-		}
-		// The length and the kind are checked where all key ids are.
-		return sa.ParseID("keyid:" + string(b))
-	}
-	return sa.ParseID(s)
-}
+func ParseIdentity(s string) (Identity, error) { return policy.ParseID(s) }
+
+// IsName reports whether s is a DNS name, all of it in ASCII.
+func IsName(s string) bool { return policy.IsName(s) }
+
+// Only is the pattern of one identity.
+func Only(id Identity) Pattern { return policy.Only(id) }
 
 // ParsePattern reads an identity or a pattern of identities: *@DOMAIN,
 // *.DOMAIN, or %any.
-func ParsePattern(s string) (Pattern, error) {
-	if strings.HasPrefix(s, hexKeyID) {
-		id, err := ParseIdentity(s)
-		if err != nil {
-			return Pattern{}, err
-		}
-		return sa.ParsePattern("keyid:" + id.Data)
-	}
-	return sa.ParsePattern(s)
-}
+func ParsePattern(s string) (Pattern, error) { return policy.ParsePattern(s) }
 
 // CheckIKEProposal tells what is wrong with a proposal for IKE, such as
 // "aes256gcm16-prfsha384-x25519".
@@ -162,47 +156,47 @@ func CheckESPProposal(s string) error {
 }
 
 // policy makes what the SAs and the loops need of the configuration.
-func (c *Config) policy() (*sa.Policy, []shard.Tunnel, error) {
+func (c *Config) policy() (*policy.Set, error) {
 	pools := map[string]bool{}
 	for _, p := range c.Pools {
 		if pools[p.Name] {
-			return nil, nil, fmt.Errorf("pool %q stands twice", p.Name)
+			return nil, fmt.Errorf("pool %q stands twice", p.Name)
 		}
 		pools[p.Name] = true
 	}
-	var conns []*sa.Conn
-	tunnels := make([]shard.Tunnel, len(c.Connections))
+	var conns []*policy.Connection
 	names := map[string]bool{}
 	for i := range c.Connections {
 		in := &c.Connections[i]
 		if names[in.Name] {
-			return nil, nil, fmt.Errorf("connection %q stands twice", in.Name)
+			return nil, fmt.Errorf("connection %q stands twice", in.Name)
 		}
 		names[in.Name] = true
-		conn, err := in.conn(pools)
-		if err == nil {
-			tunnels[i], err = in.tunnel(conn)
-		}
+		conn, err := in.policy(pools)
 		if err != nil {
-			return nil, nil, fmt.Errorf("connection %q: %w", in.Name, err)
+			return nil, fmt.Errorf("connection %q: %w", in.Name, err)
 		}
 		conns = append(conns, conn)
 	}
 	secrets, err := c.secrets()
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	return sa.NewPolicy(conns, secrets), tunnels, nil
+	return policy.NewSet(conns, secrets), nil
 }
 
-func (c *Config) secrets() ([]sa.Secret, error) {
-	var out []sa.Secret
-	for _, s := range c.Secrets {
-		id, err := ParsePattern(s.ID)
+func (c *Config) secrets() ([]policy.Secret, error) {
+	var out []policy.Secret
+	for _, in := range c.Secrets {
+		s := policy.Secret{PSK: append([]byte(nil), in.PSK...)}
+		var err error
+		if s.Remote, err = ParsePattern(in.ID); err == nil && in.LocalID != "" {
+			s.Local, err = ParseIdentity(in.LocalID)
+		}
 		if err != nil {
 			return nil, fmt.Errorf("secret: %w", err)
 		}
-		out = append(out, sa.Secret{ID: id, PSK: append([]byte(nil), s.PSK...)})
+		out = append(out, s)
 	}
 	return out, nil
 }
@@ -226,13 +220,25 @@ func (c *Config) named() bool {
 	})
 }
 
-// conn is the part that the SAs need.
-func (c *Connection) conn(pools map[string]bool) (*sa.Conn, error) {
-	out := &sa.Conn{Name: c.Name, Remotes: c.pins(), Pools: c.Pools, VIPs: c.VirtualIPs,
-		NATKeepalive: c.NATKeepalive, MTU: c.MTU,
-		Backoff: sa.Backoff{Timeout: c.DPD.Timeout, Base: c.DPD.Base, Tries: c.DPD.Tries}}
-	if out.Backoff == (sa.Backoff{}) {
-		out.Backoff = sa.DefaultBackoff
+// policy is the connection as the SAs and the loops need it.
+func (c *Connection) policy(pools map[string]bool) (*policy.Connection, error) {
+	mode, known := dpdModes[c.DPD.Mode]
+	unique, ok := policy.ParseUnique(cmp.Or(c.Unique, "no"))
+	switch {
+	case !known:
+		return nil, fmt.Errorf("%q is no mode of DPD", c.DPD.Mode)
+	case !ok:
+		return nil, fmt.Errorf("%q is no kind of uniqueness", c.Unique)
+	case c.Start && len(c.Hosts) == 0:
+		return nil, errors.New("it is to be started, but has no address to call")
+	}
+	out := &policy.Connection{Name: c.Name, Pins: c.pins(), Hosts: c.Hosts, Locals: c.LocalAddresses, Pools: c.Pools, VIPs: c.VirtualIPs,
+		NATKeepalive: c.NATKeepalive, MTU: c.MTU, Start: c.Start, Restart: c.DPD.Restart && len(c.Hosts) > 0,
+		Unique: unique, MaxSAs: cmp.Or(c.MaxSAs, DefaultMaxSAs), MaxLeases: cmp.Or(c.MaxLeases, DefaultMaxLeases),
+		DPD:     dpd.Config{Mode: mode, Delay: c.DPD.Delay, MaxSuppress: c.DPD.MaxSuppress},
+		Backoff: policy.Backoff{Timeout: c.DPD.Timeout, Base: c.DPD.Base, Tries: c.DPD.Tries}}
+	if out.Backoff == (policy.Backoff{}) {
+		out.Backoff = policy.DefaultBackoff
 	}
 	if c.MTU != 0 && (c.MTU < 576 || c.MTU > 65535) {
 		return nil, fmt.Errorf("an MTU of %d is not from 576 to 65535", c.MTU)
@@ -308,17 +314,3 @@ func lastOf(p netip.Prefix) netip.Addr {
 }
 
 var dpdModes = map[string]dpd.Mode{"idle": dpd.Idle, "on-demand": dpd.OnDemand, "periodic": dpd.Periodic, "off": dpd.Off}
-
-// tunnel is the part that the loops need.
-func (c *Connection) tunnel(conn *sa.Conn) (shard.Tunnel, error) {
-	mode, ok := dpdModes[c.DPD.Mode]
-	if !ok {
-		return shard.Tunnel{}, fmt.Errorf("%q is no mode of DPD", c.DPD.Mode)
-	}
-	if c.Start && len(c.Hosts) == 0 {
-		return shard.Tunnel{}, errors.New("it is to be started, but has no address to call")
-	}
-	return shard.Tunnel{Conn: conn, Hosts: c.Hosts, Locals: c.LocalAddresses, Start: c.Start,
-		Restart: c.DPD.Restart && len(c.Hosts) > 0,
-		DPD:     dpd.Config{Mode: mode, Delay: c.DPD.Delay, MaxSuppress: c.DPD.MaxSuppress}}, nil
-}

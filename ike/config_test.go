@@ -8,7 +8,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/ikepulse/ikepulse/ike/internal/sa"
+	"github.com/ikepulse/ikepulse/ike/internal/policy"
 	"github.com/ikepulse/ikepulse/ike/internal/wire"
 )
 
@@ -27,6 +27,7 @@ func TestBadConfig(t *testing.T) {
 		"has no key exchange":         func(c *Config) { c.Connections[0].Proposals = []string{"aes256gcm16-prfsha256"} },
 		"for IKE, not for ESP":        func(c *Config) { c.Connections[0].ESPProposals = []string{"aes256gcm16-prfsha256"} },
 		"no mode of DPD":              func(c *Config) { c.Connections[0].DPD.Mode = "always" },
+		"no kind of uniqueness":       func(c *Config) { c.Connections[0].Unique = "yes" },
 		"no address to call":          func(c *Config) { c.Connections[0].Start = true },
 		"nothing resolves it":         func(c *Config) { c.Connections[0].Hosts = []Host{{Name: "vpn.example.org"}} },
 		"has no prefix":               func(c *Config) { c.Connections[0].Child.LocalTS = []Selector{{}} },
@@ -59,14 +60,14 @@ func TestNamePinsNobody(t *testing.T) {
 	}{{nil, "[]"}, {[]Host{address}, "[198.51.100.1]"}, {[]Host{name}, "[]"}, {[]Host{address, name}, "[]"}, {[]Host{name, address}, "[]"}} {
 		config := clientConfig()
 		config.Connections[0].Hosts = c.hosts
-		policy, tunnels, err := config.policy()
+		set, err := config.policy()
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := fmt.Sprint(policy.Conns[0].Remotes); got != c.want {
+		if got := fmt.Sprint(set.Connections[0].Pins); got != c.want {
 			t.Errorf("%v: he may call from %s, want %s", c.hosts, got, c.want)
 		}
-		if got := tunnels[0].Hosts; len(got) != len(c.hosts) {
+		if got := set.Connections[0].Hosts; len(got) != len(c.hosts) {
 			t.Errorf("%v: %v are called", c.hosts, got)
 		}
 	}
@@ -95,7 +96,7 @@ func TestIdentities(t *testing.T) {
 			t.Errorf("%q as a pattern: %+v %v", in, p, err)
 		}
 	}
-	if p, err := ParsePattern("*@example.org"); err != nil || !p.Match(sa.ID{Kind: wire.IDRFC822, Data: "anna@example.org"}) {
+	if p, err := ParsePattern("*@example.org"); err != nil || !p.Match(policy.ID{Kind: wire.IDRFC822, Data: "anna@example.org"}) {
 		t.Errorf("%+v %v", p, err)
 	}
 }

@@ -52,7 +52,7 @@ func New(c Config, e Edges) (*Gateway, error) {
 	if c.Capacity < 1 {
 		return nil, errors.New("ike: the capacity must be positive")
 	}
-	policy, tunnels, err := c.policy()
+	set, err := c.policy()
 	if err != nil {
 		return nil, err
 	}
@@ -63,7 +63,7 @@ func New(c Config, e Edges) (*Gateway, error) {
 	conf := shard.Config{
 		Edges: shard.Edges{Tracker: e.Tracker, DataPlane: e.DataPlane, Sender: e.Sender, Store: e.Store,
 			AllocSPI: e.AllocSPI, FreeSPI: e.FreeSPI, ESPShard: e.ESPShard, Resolve: e.Resolve},
-		Policy: policy, Tunnels: tunnels, Listen: c.Addresses,
+		Policy: set, Listen: c.Addresses,
 		IKEPort: orDefault(c.IKEPort, 500), NATTPort: orDefault(c.NATTPort, 4500), ForceEncap: c.ForceEncap,
 		HalfOpen: halfOpenTime, Limits: halfopen.Limits(c.HalfOpen).Auto(c.Capacity), Shards: c.Shards, MaxSAs: c.Capacity,
 		Workers: runtime.GOMAXPROCS(0), JobBytes: keyExchangeBytes, Rand: e.Rand,

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/ikepulse/ikepulse/ike/internal/policy"
 	"github.com/ikepulse/ikepulse/ike/internal/sa"
 	"github.com/ikepulse/ikepulse/ike/internal/shard"
 )
@@ -71,7 +72,7 @@ const strangerLines = 10
 func (l *eventLog) wants(ev shard.Event) bool { return l.to.Enabled(context.Background(), levelOf(ev)) }
 
 func (l *eventLog) write(e Event, ev shard.Event) {
-	if ev.Kind == sa.Closed && ev.Role == sa.Responder && (ev.Peer == (sa.ID{}) || ev.Reason == sa.Refused) && !l.mayShow(e.Time) {
+	if ev.Kind == sa.Closed && ev.Role == sa.Responder && (ev.Peer == (policy.ID{}) || ev.Reason == sa.Refused) && !l.mayShow(e.Time) {
 		return
 	}
 	l.to.LogAttrs(context.Background(), levelOf(ev), message(e), attrs(e, ev)...)

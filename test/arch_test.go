@@ -27,7 +27,8 @@ var mayImport = map[string][]string{
 	"ike/internal/mono":     {},
 	"ike/internal/wire":     {},
 	"ike/internal/suite":    {"ike/internal/wire"},
-	"ike/internal/sa":       {"ike/internal/wire", "ike/internal/suite", "ike/internal/mono"},
+	"ike/internal/policy":   {"ike/internal/wire", "ike/internal/suite", "ike/internal/dpd"}, // a connection says how its peers are probed
+	"ike/internal/sa":       {"ike/internal/wire", "ike/internal/suite", "ike/internal/policy", "ike/internal/mono"},
 	"ike/internal/wheel":    {"ike/internal/mono"},
 	"ike/internal/dpd":      {"ike/internal/mono"},
 	"ike/internal/halfopen": {"ike/internal/mono"},
@@ -53,6 +54,7 @@ var others = map[string][]string{
 	"ike/internal/mono":     {},
 	"ike/internal/wire":     {},
 	"ike/internal/suite":    {"golang.org/x/crypto", "filippo.io/bigmod"},
+	"ike/internal/policy":   {},
 	"ike/internal/sa":       {},
 	"ike/internal/wheel":    {},
 	"ike/internal/dpd":      {},
@@ -70,7 +72,7 @@ var others = map[string][]string{
 
 // pure packages neither read a clock nor start a goroutine, open nothing and
 // log nothing: what they need is an argument.
-var pure = []string{"ike/internal/mono", "ike/internal/wire", "ike/internal/suite", "ike/internal/sa",
+var pure = []string{"ike/internal/mono", "ike/internal/wire", "ike/internal/suite", "ike/internal/policy", "ike/internal/sa",
 	"ike/internal/wheel", "ike/internal/dpd", "ike/internal/halfopen", "ike/internal/pool", "ike/esp"}
 
 // impure are imports and selectors that a pure package may not use.

@@ -16,6 +16,8 @@ import (
 	"net/netip"
 	"os/user"
 	"time"
+
+	"github.com/ikepulse/ikepulse/ike"
 )
 
 // Config is a whole configuration, defaults filled in. It is not changed after
@@ -93,14 +95,17 @@ type Connection struct {
 	ESPProposals  []string      // what a child has that names none
 	NATKeepalive  time.Duration // as the natted side: how often we send a keepalive
 	MTU           int           // of the packets inside; 0: what suits the data plane
+	Unique        string        // "no", "never", "keep" or "replace"
+	MaxSAs        int           // that one identity may have at a time
+	MaxLeases     int           // virtual addresses of a family that it may have
 	DPD           DPD
 	Children      []Child // exactly one, so far
 }
 
 // Party is one side of a connection.
 type Party struct {
-	Auth string // "psk"
-	ID   ID     // the local one is never a pattern
+	Auth string      // "psk"
+	ID   ike.Pattern // the local one is exact
 	// Addresses: local: some of Listen.Addresses, empty for any of them; remote:
 	// where to initiate to, and empty if the peer always initiates. Only a remote
 	// one may be a name.
@@ -217,13 +222,14 @@ type Pool struct {
 	DNS       []netip.Addr // of the same family
 }
 
-// Secret is the key that a peer proves its identity with. Where several IDs
-// match a peer, the most specific is meant.
+// Secret is the key that two prove their identities with. Where several match, the
+// best match is meant.
 type Secret struct {
-	ID   ID
-	PSK  PSK
-	File string
-	Pos  Pos
+	Local ike.Identity // ours; zero: any
+	ID    ike.Pattern  // the peer's; where Local is zero it may be ours
+	PSK   PSK
+	File  string
+	Pos   Pos
 }
 
 // Checks are what a configuration asks of others. All must be set.

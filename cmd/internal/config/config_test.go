@@ -15,6 +15,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/ikepulse/ikepulse/ike"
 )
 
 // write puts files into a folder of their own and makes it the current one.
@@ -274,48 +276,43 @@ func TestSimilar(t *testing.T) {
 	}
 }
 
-func TestIDSetAgainstEveryPair(t *testing.T) {
-	var ids []ID
-	for _, s := range strings.Fields(`%any a.b.c b.c c x.b.c y.x.b.c *.c *.b.c *.a.b.c *.x.b.c m@b.c n@b.c m@c *@b.c *@c
-		203.0.113.1 2001:db8::1 keyid:a keyid:A A.B.C M@B.C`) {
-		id, complaint := parseID(s)
-		if complaint != "" {
-			t.Fatal(complaint)
+// TestPairsAgainstEachOther: a secret serves a connection if there is a peer that
+// both are for, found the slow way.
+func TestPairsAgainstEachOther(t *testing.T) {
+	peers := strings.Fields(`%any a.b.c b.c c x.b.c y.x.b.c *.c *.b.c *.a.b.c *.x.b.c m@b.c n@b.c m@c *@b.c *@c
+		203.0.113.1 2001:db8::1 keyid:a keyid:A A.B.C M@B.C`)
+	someone := map[string][]string{"%any": peers, "*.c": {"z.c"}, "*.b.c": {"z.b.c"}, "*.a.b.c": {"z.a.b.c"}, "*.x.b.c": {"z.x.b.c"}, "*@b.c": {"z@b.c"}, "*@c": {"z@c"}}
+	pattern := func(s string) ike.Pattern {
+		p, err := ike.ParsePattern(s)
+		if err != nil {
+			t.Fatal(err)
 		}
-		ids = append(ids, id)
+		return p
 	}
-	for _, member := range ids {
-		for _, asked := range ids {
-			set := newIDSet()
-			set.add(member, Pos{})
-			if got, want := set.serves(asked), meet(member, asked); got != want {
-				t.Errorf("%s serves %s: %v, want %v", member, asked, got, want)
+	meet := func(a, b ike.Pattern) bool {
+		return slices.ContainsFunc(slices.Concat(peers, someone[a.String()], someone[b.String()]), func(s string) bool {
+			id, exact := pattern(s).Exact()
+			return exact && a.Match(id) && b.Match(id)
+		})
+	}
+	own, other := ike.Identity{Kind: 2, Data: "vpn.b.c"}, ike.Identity{Kind: 2, Data: "vpn2.b.c"}
+	for _, a := range peers {
+		for _, b := range peers {
+			for _, local := range []ike.Identity{{}, own, other} {
+				set := newPairSet()
+				set.add(pair{local, pattern(a)}, Pos{})
+				want := local != other && meet(pattern(a), pattern(b))
+				if got := set.serves(own, pattern(b)); got != want {
+					t.Errorf("%v serves %s: %v, want %v", pair{local, pattern(a)}, b, got, want)
+				}
 			}
 		}
 	}
-}
-
-// meet says whether an identity matches both, the slow way.
-func meet(a, b ID) bool {
-	if a.Kind == IDAny || b.Kind == IDAny {
-		return true
+	set := newPairSet()
+	set.add(pair{remote: ike.Only(own)}, Pos{})
+	if !set.serves(own, pattern("m@b.c")) || set.serves(other, pattern("m@b.c")) {
+		t.Error("what stands under our own identity is not for whoever has no other secret")
 	}
-	if a.Kind != b.Kind {
-		return false
-	}
-	if a.Kind == IDKeyID {
-		return a.Value == b.Value
-	}
-	x, y := strings.ToLower(a.Value), strings.ToLower(b.Value)
-	switch {
-	case a.Pattern && b.Pattern && a.Kind == IDFQDN:
-		return strings.HasSuffix(x, y[1:]) || strings.HasSuffix(y, x[1:])
-	case a.Pattern && !b.Pattern:
-		return strings.HasSuffix(y, x[1:])
-	case b.Pattern && !a.Pattern:
-		return strings.HasSuffix(x, y[1:])
-	}
-	return x == y
 }
 
 func TestOverlapAgainstEveryPair(t *testing.T) {

@@ -4,6 +4,8 @@ import (
 	"net/netip"
 	"slices"
 	"time"
+
+	"github.com/ikepulse/ikepulse/ike"
 )
 
 // What a connection has that names none. Both are lists in the order of
@@ -12,6 +14,9 @@ var (
 	DefaultProposals    = []string{"aes256gcm16-prfsha384-prfsha256-x25519-ecp384-ecp256", "aes256-sha256-x25519-ecp256"}
 	DefaultESPProposals = []string{"aes256gcm16-esn-noesn", "aes256-sha256-esn-noesn"}
 )
+
+// maxShare is the largest share of one identity.
+const maxShare = 1 << 20
 
 const defaultNATKeepalive = 20 * time.Second
 
@@ -55,7 +60,9 @@ var connectionKeys = block[Connection]{
 	{name: "rand_time", refuse: noRekeyYet},
 	{name: "mobike", refuse: notYet},
 	{name: "fragmentation", refuse: notYet},
-	{name: "unique", refuse: notYet},
+	{name: "unique", read: func(c *Connection, v value) { c.Unique = v.choice([]string{"no", "never", "keep", "replace"}) }},
+	{name: "max_sas", read: func(c *Connection, v value) { c.MaxSAs = v.whole(1, maxShare) }},
+	{name: "max_leases", read: func(c *Connection, v value) { c.MaxLeases = v.whole(1, maxShare) }},
 	{name: "encap", refuse: "always on with this data plane; leave it out"},
 	{name: "version", refuse: "always IKEv2; leave it out"},
 	{name: "local_addrs", refuse: "write local: {addresses: …}"},
@@ -66,7 +73,7 @@ var connectionKeys = block[Connection]{
 }
 
 var defaultsKeys = connectionKeys.only(inConnection,
-	"local", "mtu", "proposals", "esp_proposals", "nat_keepalive", "dpd")
+	"local", "mtu", "proposals", "esp_proposals", "nat_keepalive", "unique", "max_sas", "max_leases", "dpd")
 
 func (l *loader) readConnections(v value) {
 	v.named("connections", func(name string, v value) {
@@ -111,7 +118,7 @@ func (c *Connection) checkRole(v value) {
 	switch {
 	case starts && !reachable:
 		v.failKey("start_action: start needs remote: {addresses: …}, to know where to")
-	case starts && c.Remote.ID.Pattern:
+	case starts && !exactID(c.Remote.ID):
 		v.failKey("start_action: start needs an exact remote id, to know whom to expect; %s is a pattern", c.Remote.ID)
 	}
 	switch {
@@ -131,13 +138,20 @@ func (c *Connection) inheritChild() {
 	}
 }
 
+func exactID(p ike.Pattern) bool {
+	_, exact := p.Exact()
+	return exact
+}
+
 // checkPair finds a second connection for the same two identities: a peer
 // that presents itself would fit both.
 func (l *loader) checkPair(c *Connection, v value) {
-	if c.Local.ID.Kind == "" || c.Remote.ID.Kind == "" {
+	if c.Local.ID == (ike.Pattern{}) || c.Remote.ID == (ike.Pattern{}) {
 		return
 	}
-	pair := c.Local.ID.same() + "\x00" + c.Remote.ID.same()
+	own, _ := c.Local.ID.Exact()
+	pair := pair{own, c.Remote.ID}
+	l.peers = append(l.peers, peer{connection: c.Name, pair: pair, at: v.posOf(entry(entry(v.n, "remote"), "id"))})
 	if first, twice := l.pairs[pair]; twice {
 		v.failKey("no peer could tell it from %s at %s: the same local and remote id", first.connection, first.at)
 		return
@@ -192,7 +206,7 @@ func (p *Party) checkComplete(v value) {
 	if p.Auth == "" && v.lacks("auth") {
 		v.failKey("auth is missing; write auth: psk")
 	}
-	if p.ID.Kind == "" && v.lacks("id") {
+	if p.ID == (ike.Pattern{}) && v.lacks("id") {
 		v.failKey("id is missing; say who this is")
 	}
 }
@@ -200,11 +214,8 @@ func (p *Party) checkComplete(v value) {
 var localKeys = block[Party]{
 	{name: "auth", read: (*Party).readAuth},
 	{name: "id", read: func(p *Party, v value) {
-		id, ok := v.identity()
-		if ok && id.Pattern {
-			v.fail("%s is a pattern; our own identity must be exact", id)
-		} else if ok {
-			p.ID = id
+		if id, ok := v.exactIdentity(); ok {
+			p.ID = ike.Only(id)
 		}
 	}},
 	{name: "addresses", read: (*Party).readLocalAddresses},
@@ -218,7 +229,6 @@ var remoteKeys = block[Party]{
 	{name: "id", read: func(p *Party, v value) {
 		if id, ok := v.identity(); ok {
 			p.ID = id
-			v.l.peers = append(v.l.peers, peer{id: id, at: v.pos()})
 		}
 	}},
 	{name: "addresses", read: func(p *Party, v value) { p.Addresses = distinct(v, maxListen, value.host) }},

@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 	"testing"
 	"unicode/utf8"
+
+	"github.com/ikepulse/ikepulse/ike"
 )
 
 // decodeBytes is a load of one file that reads no other.
@@ -34,7 +36,7 @@ func sound(t *testing.T, src []byte, cfg *Config, ps Problems) {
 		}
 	}
 	for _, c := range connectionsOf(cfg) {
-		if len(c.Children) != 1 || c.Local.ID.Kind == "" || c.Local.ID.Pattern || c.Remote.ID.Kind == "" || c.DPD.Delay <= 0 {
+		if len(c.Children) != 1 || !exactID(c.Local.ID) || c.Local.ID == (ike.Pattern{}) || c.Remote.ID == (ike.Pattern{}) || c.DPD.Delay <= 0 {
 			t.Fatalf("incomplete and not reported: %+v", c)
 		}
 	}

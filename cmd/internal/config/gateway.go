@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/ikepulse/ikepulse/ike"
 )
 
 const (
@@ -202,10 +204,26 @@ func (l *loader) readPools(v value) {
 
 // secretDraft is an entry of the list of secrets.
 type secretDraft struct {
-	id   ID
+	pair
 	idAt Pos
 	file string
 	at   Pos
+}
+
+// readPair reads ours and the peer's, in this order.
+func (s *secretDraft) readPair(v value) {
+	items := v.items()
+	if items == nil {
+		return
+	}
+	if len(items) != 2 {
+		v.fail("must be two: ours, then the peer's")
+		return
+	}
+	own, ok := items[0].exactIdentity()
+	if peer, fine := items[1].identity(); ok && fine {
+		s.pair, s.idAt = pair{own, peer}, v.pos()
+	}
 }
 
 const inlineSecret = "secrets do not stand in the config; put it in a file of mode 0600 and name that as psk_file"
@@ -213,9 +231,10 @@ const inlineSecret = "secrets do not stand in the config; put it in a file of mo
 var secretKeys = block[secretDraft]{
 	{name: "id", read: func(s *secretDraft, v value) {
 		if id, ok := v.identity(); ok {
-			s.id, s.idAt = id, v.pos()
+			s.pair, s.idAt = pair{remote: id}, v.pos()
 		}
 	}},
+	{name: "ids", read: (*secretDraft).readPair},
 	{name: "psk_file", read: func(s *secretDraft, v value) {
 		if path, ok := v.text(); ok {
 			s.file, s.at = beside(v.file, path), v.pos()
@@ -241,20 +260,23 @@ func (l *loader) readSecretEntry(v value) {
 	if !secretKeys.read(v, &s) {
 		return
 	}
-	if v.lacks("id") {
+	switch {
+	case v.has("id") && v.has("ids"):
+		v.fail("either id, for one who shares it with whoever of us, or ids, for the two")
+	case !v.has("ids") && v.lacks("id"):
 		v.fail("id is missing; say whose secret it is")
 	}
 	if v.lacks("psk_file") && v.lacks("secret") {
 		v.fail("psk_file is missing")
 	}
-	if s.id.Kind == "" {
+	if s.remote == (ike.Pattern{}) {
 		l.incomplete = true
 		return
 	}
-	if first, twice := l.secretIDs.add(s.id, s.idAt); twice {
-		l.report(s.idAt, "secrets.id", s.id.String()+" is given twice; first at "+first.String())
+	if first, twice := l.secretIDs.add(s.pair, s.idAt); twice {
+		l.report(s.idAt, "secrets.id", s.pair.String()+" is given twice; first at "+first.String())
 		return
 	}
-	l.cfg.Secrets = append(l.cfg.Secrets, Secret{ID: s.id, File: s.file, Pos: v.pos()})
+	l.cfg.Secrets = append(l.cfg.Secrets, Secret{Local: s.local, ID: s.remote, File: s.file, Pos: v.pos()})
 	l.secretFilesAt = append(l.secretFilesAt, s.at)
 }

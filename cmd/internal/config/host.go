@@ -3,6 +3,8 @@ package config
 import (
 	"net/netip"
 	"strings"
+
+	"github.com/ikepulse/ikepulse/ike"
 )
 
 // host is where a peer can be called: an address, or a name.
@@ -50,7 +52,7 @@ func badHostName(s string) string {
 		return quoted(s) + ": write the name without the dot at its end"
 	case numericEnd(s):
 		return quoted(s) + " looks like an IP address and is not one"
-	case len(s) > maxHostName || !isName(s) || hyphenAtEdge(s):
+	case len(s) > maxHostName || !ike.IsName(s) || hyphenAtEdge(s):
 		return quoted(s) + " is neither an IP address nor the name of a host"
 	}
 	return ""

@@ -5,6 +5,8 @@ import (
 	"net/netip"
 	"runtime"
 	"slices"
+
+	"github.com/ikepulse/ikepulse/ike"
 )
 
 // loader collects a configuration over its files. It is used once.
@@ -31,8 +33,8 @@ type loader struct {
 	poolNames     []string
 	poolUses      []poolUse
 	peers         []peer
-	pairs         map[string]peer // by local and remote identity
-	secretIDs     idSet
+	pairs         map[pair]peer
+	secretIDs     pairSet
 	secretFilesAt []Pos // beside cfg.Secrets
 
 	// hints is how much may yet be spent on finding what was meant.
@@ -52,9 +54,9 @@ type poolUse struct {
 
 // peer is whom a connection is for.
 type peer struct {
+	pair
 	connection string
-	id         ID
-	at         Pos
+	at         Pos // of his identity
 }
 
 func newLoader(c Checks) *loader {
@@ -64,8 +66,8 @@ func newLoader(c Checks) *loader {
 		trust:     newTrust(),
 		order:     map[string]int{},
 		names:     map[string]Pos{},
-		pairs:     map[string]peer{},
-		secretIDs: newIDSet(),
+		pairs:     map[pair]peer{},
+		secretIDs: newPairSet(),
 		hints:     hintBudget,
 	}
 	l.cfg = Config{
@@ -77,6 +79,9 @@ func newLoader(c Checks) *loader {
 		Proposals:    slices.Clone(DefaultProposals),
 		ESPProposals: slices.Clone(DefaultESPProposals),
 		NATKeepalive: defaultNATKeepalive,
+		Unique:       "no",
+		MaxSAs:       ike.DefaultMaxSAs,
+		MaxLeases:    ike.DefaultMaxLeases,
 		DPD:          defaultDPD,
 	}
 	return l
@@ -225,10 +230,10 @@ func (l *loader) checkSecrets() {
 	}
 	for _, p := range l.peers {
 		l.work++
-		text := "no secret for " + p.id.String()
+		text := "no secret for " + p.remote.String()
 		switch {
-		case l.secretIDs.serves(p.id):
-		case p.id.Pattern:
+		case l.secretIDs.serves(p.local, p.remote):
+		case !exactID(p.remote):
 			l.note(p.at, "remote.id", text+", so nobody can use this connection")
 		default:
 			l.report(p.at, "remote.id", text+"; give one under secrets")

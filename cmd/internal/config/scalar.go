@@ -237,3 +237,5 @@ func distinct[T comparable](v value, most int, read func(value) (T, bool)) []T {
 	}
 	return out
 }
+
+func isGraphic(r rune) bool { return r > ' ' && r < 0x7f }

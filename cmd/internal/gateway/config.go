@@ -1,10 +1,8 @@
 package gateway
 
 import (
-	"cmp"
 	"net/netip"
 	"os/user"
-	"slices"
 
 	"github.com/ikepulse/ikepulse/cmd/internal/config"
 	"github.com/ikepulse/ikepulse/ike"
@@ -26,8 +24,8 @@ func ikeConfig(c *config.Config) ike.Config {
 	for _, p := range c.Pools {
 		out.Pools = append(out.Pools, ike.Pool{Name: p.Name, Prefixes: []netip.Prefix{p.Addresses}, DNS: p.DNS})
 	}
-	for _, s := range bySpecificity(c.Secrets) {
-		out.Secrets = append(out.Secrets, ike.Secret{ID: s.ID.String(), PSK: s.PSK.Bytes()})
+	for _, s := range c.Secrets {
+		out.Secrets = append(out.Secrets, ike.Secret{ID: s.ID.String(), LocalID: s.Local.String(), PSK: s.PSK.Bytes()})
 	}
 	return out
 }
@@ -38,7 +36,7 @@ func connection(c *config.Connection) ike.Connection {
 		Name: c.Name, LocalID: c.Local.ID.String(), RemoteID: c.Remote.ID.String(),
 		LocalAddresses: c.Local.Literal(), Hosts: hosts(c.Remote.Addresses),
 		Proposals: c.Proposals, ESPProposals: child.ESPProposals, Pools: c.Pools, VirtualIPs: c.VIPs,
-		NATKeepalive: c.NATKeepalive, MTU: c.MTU,
+		NATKeepalive: c.NATKeepalive, MTU: c.MTU, Unique: c.Unique, MaxSAs: c.MaxSAs, MaxLeases: c.MaxLeases,
 		DPD: ike.DPD{Mode: c.DPD.Mode, Delay: c.DPD.Delay, MaxSuppress: c.DPD.MaxSuppress,
 			Timeout: c.DPD.Retransmit.Timeout, Base: c.DPD.Retransmit.Base, Tries: c.DPD.Retransmit.Tries},
 		Child: ike.Child{Name: child.Name, LocalTS: selectors(child.LocalTS), RemoteTS: selectors(child.RemoteTS)},
@@ -58,13 +56,4 @@ func selectors(in []config.Selector) (out []ike.Selector) {
 		out = append(out, ike.Selector(s))
 	}
 	return out
-}
-
-// bySpecificity sorts secrets so that the first pattern that fits an identity
-// is the most specific one: of two patterns that fit the same name, the longer
-// lies within the other. Exact identities come before any pattern anyway.
-func bySpecificity(in []config.Secret) []config.Secret {
-	return slices.SortedStableFunc(slices.Values(in), func(a, b config.Secret) int {
-		return cmp.Compare(len(b.ID.Value), len(a.ID.Value)) // %any has no text
-	})
 }

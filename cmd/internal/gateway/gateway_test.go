@@ -33,6 +33,9 @@ connections:
     proposals: [aes128gcm16-prfsha256-x25519]
     nat_keepalive: 9s
     mtu: 1180
+    unique: keep
+    max_sas: 3
+    max_leases: 2
     dpd: {mode: on-demand, delay: 11s, max_suppress: 3m, retransmit: {timeout: 2s, base: 1.5, tries: 7}}
     children:
       net: {local_ts: ["10.0.0.0/8[6/443]"], remote_ts: [dynamic], esp_proposals: [aes256gcm16-esn]}
@@ -75,13 +78,14 @@ func TestConfig(t *testing.T) {
 		Connections: []ike.Connection{
 			{Name: "rw", LocalID: "vpn.example.org", RemoteID: "*@example.org",
 				LocalAddresses: []netip.Addr{netip.MustParseAddr("198.51.100.1")}, Pools: []string{"office"},
-				Proposals: []string{"aes128gcm16-prfsha256-x25519"}, ESPProposals: []string{"aes256gcm16-esn"}, NATKeepalive: 9 * time.Second, MTU: 1180,
+				Proposals: []string{"aes128gcm16-prfsha256-x25519"}, ESPProposals: []string{"aes256gcm16-esn"}, NATKeepalive: 9 * time.Second, MTU: 1180, Unique: "keep", MaxSAs: 3, MaxLeases: 2,
 				DPD: ike.DPD{Mode: "on-demand", Delay: 11 * time.Second, MaxSuppress: 3 * time.Minute, Timeout: 2 * time.Second, Base: 1.5, Tries: 7},
 				Child: ike.Child{Name: "net", RemoteTS: []ike.Selector{{Dynamic: true, ToPort: 65535}},
 					LocalTS: []ike.Selector{{Prefix: netip.MustParsePrefix("10.0.0.0/8"), Protocol: 6, FromPort: 443, ToPort: 443}}}},
 			{Name: "berlin", LocalID: "keyid:#ff00", RemoteID: "berlin.example.org",
 				Hosts: []ike.Host{{Name: "vpn.example.org"}, {Addr: netip.MustParseAddr("203.0.113.7")}}, VirtualIPs: []netip.Addr{netip.IPv4Unspecified()},
 				Proposals: config.DefaultProposals, ESPProposals: config.DefaultESPProposals, NATKeepalive: 20 * time.Second,
+				Unique: "no", MaxSAs: ike.DefaultMaxSAs, MaxLeases: ike.DefaultMaxLeases,
 				DPD: ike.DPD{Mode: "idle", Delay: 30 * time.Second, MaxSuppress: 10 * time.Minute, Timeout: 4 * time.Second, Base: 1.8, Tries: 5},
 				Child: ike.Child{Name: "lan", LocalTS: []ike.Selector{{Prefix: netip.MustParsePrefix("10.0.0.0/8"), ToPort: 65535}},
 					RemoteTS: []ike.Selector{{Prefix: netip.MustParsePrefix("10.20.0.0/16"), ToPort: 65535}}},
@@ -89,7 +93,7 @@ func TestConfig(t *testing.T) {
 		},
 		Pools: []ike.Pool{{Name: "office", Prefixes: []netip.Prefix{netip.MustParsePrefix("10.99.0.0/16")}, DNS: []netip.Addr{netip.MustParseAddr("10.0.0.53")}}},
 	}
-	for _, id := range []string{"*.b.example.org", "*.example.org", "*@example.org", "%any"} { // the most specific first
+	for _, id := range []string{"%any", "*.example.org", "*.b.example.org", "*@example.org"} {
 		want.Secrets = append(want.Secrets, ike.Secret{ID: id, PSK: []byte("a secret of more than twenty bytes")})
 	}
 	for i := range got.Connections {

@@ -13,6 +13,6 @@ func (s *SA) again(now mono.Time, out *Effects) {
 		return
 	}
 	s.req.try, s.req.unsent = 0, false
-	s.tryAt = now.Add(s.conn.Backoff.Wait(0))
+	s.tryAt = now.Add(s.rec.Conn.Backoff.Wait(0))
 	s.resend(now, out)
 }

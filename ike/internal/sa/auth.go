@@ -5,6 +5,7 @@ import (
 	"net/netip"
 
 	"github.com/ikepulse/ikepulse/ike/internal/mono"
+	"github.com/ikepulse/ikepulse/ike/internal/policy"
 	"github.com/ikepulse/ikepulse/ike/internal/wire"
 )
 
@@ -80,11 +81,11 @@ func (s *SA) sendAuth(now mono.Time, secret []byte, out *Effects) {
 		return
 	}
 	s.hs.childSPI = spi
-	idi := s.conn.LocalID.payload(wire.TypeIDi)
-	psk, _ := s.env.Policy.secret(s.expectedPeer(), s.conn.LocalID)
+	idi := s.rec.Conn.LocalID.Payload(wire.TypeIDi)
+	psk, _ := s.env.Policy.Secret(s.rec.Conn.LocalID, s.expectedPeer())
 	ps := []wire.Payload{idi}
-	if id, ok := s.conn.RemoteID.Exact(); ok {
-		ps = append(ps, id.payload(wire.TypeIDr))
+	if id, ok := s.rec.Conn.RemoteID.Exact(); ok {
+		ps = append(ps, id.Payload(wire.TypeIDr))
 	}
 	ps = append(ps, &wire.Auth{Method: wire.AuthSharedKey, Data: s.initiatorPSK(psk, s.hs.request, idi)},
 		&wire.Notify{Kind: wire.InitialContact})
@@ -94,8 +95,8 @@ func (s *SA) sendAuth(now mono.Time, secret []byte, out *Effects) {
 
 // expectedPeer is the identity that an initiator calls; zero for a wildcard,
 // for which a secret of our own identity must serve.
-func (s *SA) expectedPeer() ID {
-	id, _ := s.conn.RemoteID.Exact()
+func (s *SA) expectedPeer() policy.ID {
+	id, _ := s.rec.Conn.RemoteID.Exact()
 	return id
 }
 
@@ -105,7 +106,7 @@ func (s *SA) authRequest(now mono.Time, p wire.Packet, ps []wire.Payload, out *E
 	idi, okID := wire.FindID(ps, wire.TypeIDi)
 	auth, okAuth := wire.Find[*wire.Auth](ps)
 	if !okID || !okAuth {
-		s.refuseAuth(now, p, ID{}, errNoAuth, out)
+		s.refuseAuth(now, p, policy.ID{}, errNoAuth, out)
 		return
 	}
 	id, conn, secret := s.judge(p.Remote.Addr(), idi, ps)
@@ -114,8 +115,7 @@ func (s *SA) authRequest(now mono.Time, p wire.Packet, ps []wire.Payload, out *E
 		s.refuseAuth(now, p, id, errIdentity, out)
 		return
 	}
-	s.conn = conn
-	s.rec.Conn, s.rec.Peer = conn.Index, flatten(id)
+	s.rec.Conn, s.rec.Peer = conn, flatten(id)
 	s.hs.auth = newAuthMessage(p, ps)
 	_, initial := wire.FindNotify(ps, wire.InitialContact)
 	s.setState(AuthPending)
@@ -128,18 +128,15 @@ func (s *SA) authRequest(now mono.Time, p wire.Packet, ps []wire.Payload, out *E
 
 // judge finds the connection and secret for a claimed identity. Where there is
 // none, the secret is one that nobody knows.
-func (s *SA) judge(peer netip.Addr, idi *wire.ID, ps []wire.Payload) (ID, *Conn, []byte) {
-	var want *ID
+func (s *SA) judge(peer netip.Addr, idi *wire.ID, ps []wire.Payload) (policy.ID, *policy.Connection, []byte) {
+	id, known := policy.FromPayload(idi)
+	claim := policy.Claim{ID: id, From: peer}
 	if idr, ok := wire.FindID(ps, wire.TypeIDr); ok {
-		id, _ := idOf(idr)
-		want = &id
+		claim.Asked, _ = policy.FromPayload(idr)
 	}
-	id, ok := idOf(idi)
-	if ok {
-		if conn := s.env.Policy.match(peer, id, want, s.rec.Suite); conn != nil {
-			if psk, ok := s.env.Policy.secret(id, conn.LocalID); ok {
-				return id, conn, psk
-			}
+	if known {
+		if conn, psk, rule := s.env.Policy.Match(claim, s.rec.Suite); rule == policy.Accepted {
+			return id, conn, psk
 		}
 	}
 	return id, nil, s.random(nonceLen)
@@ -154,7 +151,7 @@ type refusal struct {
 // refuseAuth answers AUTHENTICATION_FAILED and forgets the SA: at once, or, for
 // somebody who has failed often, after a time in which he has this SA and no
 // answer. RFC 7296 §2.21.2
-func (s *SA) refuseAuth(now mono.Time, p wire.Packet, claimed ID, why error, out *Effects) {
+func (s *SA) refuseAuth(now mono.Time, p wire.Packet, claimed policy.ID, why error, out *Effects) {
 	s.hs.refusal = &refusal{reply(p, s.seal(wire.IKEAuth, wire.FlagResponse, s.rec.NextExpected-1,
 		&wire.Notify{Kind: wire.AuthenticationFailed})), why}
 	if wait := s.env.FailedAuth(now, p.Remote.Addr(), claimed); wait > 0 {
@@ -194,8 +191,8 @@ func (s *SA) answerAuth(now mono.Time, c Admitted, out *Effects) {
 
 // identify is our identity and its proof, as a responder.
 func (s *SA) identify() []wire.Payload {
-	idr := s.conn.LocalID.payload(wire.TypeIDr)
-	secret, _ := s.env.Policy.secret(s.rec.Peer.ID(), s.conn.LocalID)
+	idr := s.rec.Conn.LocalID.Payload(wire.TypeIDr)
+	secret, _ := s.env.Policy.Secret(s.rec.Conn.LocalID, s.rec.Peer.ID())
 	return []wire.Payload{idr, &wire.Auth{Method: wire.AuthSharedKey, Data: s.responderPSK(secret, idr)}}
 }
 
@@ -247,9 +244,9 @@ func (s *SA) authResponse(now mono.Time, ps []wire.Payload, out *Effects) {
 		s.refusedAuth(ps, out)
 		return
 	}
-	id, okID := idOf(idr)
-	psk, okPSK := s.env.Policy.secret(s.expectedPeer(), s.conn.LocalID)
-	if !okID || !okPSK || !s.conn.RemoteID.Match(id) || auth.Method != wire.AuthSharedKey ||
+	id, okID := policy.FromPayload(idr)
+	psk, okPSK := s.env.Policy.Secret(s.rec.Conn.LocalID, s.expectedPeer())
+	if !okID || !okPSK || !s.rec.Conn.RemoteID.Match(id) || auth.Method != wire.AuthSharedKey ||
 		!equal(auth.Data, s.responderPSK(psk, idr)) {
 		s.denyPeer(now, out)
 		return

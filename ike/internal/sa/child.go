@@ -21,12 +21,12 @@ var (
 // childRequest are the initiator's payloads for the first Child SA.
 func (s *SA) childRequest(spi uint32) []wire.Payload {
 	var ps []wire.Payload
-	if len(s.conn.VIPs) > 0 {
-		ps = append(ps, &wire.CP{Kind: wire.CFGRequest, Attrs: addressAttrs(s.conn.VIPs)})
+	if len(s.rec.Conn.VIPs) > 0 {
+		ps = append(ps, &wire.CP{Kind: wire.CFGRequest, Attrs: addressAttrs(s.rec.Conn.VIPs)})
 	}
 	tsi, tsr := s.ownSelectors()
 	return append(ps,
-		&wire.SA{Proposals: offer(withoutKE(s.conn.Child.Proposals), wire.ProtoESP, spiBytes(spi))},
+		&wire.SA{Proposals: offer(withoutKE(s.rec.Conn.Child.Proposals), wire.ProtoESP, spiBytes(spi))},
 		&wire.TS{T: wire.TypeTSi, Selectors: tsi},
 		&wire.TS{T: wire.TypeTSr, Selectors: tsr})
 }
@@ -34,9 +34,9 @@ func (s *SA) childRequest(spi uint32) []wire.Payload {
 // ownSelectors are the local and the remote side that an initiator proposes.
 // With a virtual address asked for, the local side is open until it is known.
 func (s *SA) ownSelectors() (local, remote []wire.Selector) {
-	local, remote = s.conn.Child.Local, s.conn.Child.Remote
+	local, remote = s.rec.Conn.Child.Local, s.rec.Conn.Child.Remote
 	if len(local) == 0 {
-		for _, a := range s.conn.VIPs {
+		for _, a := range s.rec.Conn.VIPs {
 			local = append(local, whole(a))
 		}
 	}
@@ -135,12 +135,12 @@ func (s *SA) acceptChild(now mono.Time, c Admitted) (ok bool, ps []wire.Payload,
 		return false, nil, wire.InvalidSyntax
 	case !s.carriesESP():
 		return false, nil, wire.NoProposalChosen
-	case len(s.conn.Pools) > 0 && len(wanted) == 0:
+	case len(s.rec.Conn.Pools) > 0 && len(wanted) == 0:
 		return false, nil, wire.FailedCPRequired
 	case len(wanted) > 0 && len(c.Addrs) == 0:
 		return false, nil, wire.InternalAddressFailure
 	}
-	chosen, err := suite.Choose(withoutKE(s.conn.Child.Proposals), a.sa.Proposals, wire.ProtoESP, 0)
+	chosen, err := suite.Choose(withoutKE(s.rec.Conn.Child.Proposals), a.sa.Proposals, wire.ProtoESP, 0)
 	if err != nil {
 		return false, nil, wire.NoProposalChosen
 	}
@@ -164,18 +164,18 @@ func (s *SA) acceptChild(now mono.Time, c Admitted) (ok bool, ps []wire.Payload,
 // acceptSelectors narrows the peer's offer: a peer with a virtual address gets
 // that address and nothing beside it.
 func (s *SA) acceptSelectors(leased []netip.Addr) (peer, own []wire.Selector) {
-	remote := s.conn.Child.Remote
+	remote := s.rec.Conn.Child.Remote
 	for _, a := range leased {
 		remote = append(remote[:len(remote):len(remote)], single(a))
 	}
 	if len(leased) > 0 {
-		remote = remote[len(s.conn.Child.Remote):]
+		remote = remote[len(s.rec.Conn.Child.Remote):]
 	}
 	path := s.Path()
 	if len(remote) == 0 {
 		remote = []wire.Selector{single(path.Remote.Addr())}
 	}
-	local := s.conn.Child.Local
+	local := s.rec.Conn.Child.Local
 	if len(local) == 0 {
 		local = []wire.Selector{single(path.Local.Addr())}
 	}
@@ -226,7 +226,7 @@ func (s *SA) takeChild() error {
 		}
 		return errNoChild
 	}
-	chosen, err := suite.Accept(withoutKE(s.conn.Child.Proposals), a.sa.Proposals, wire.ProtoESP)
+	chosen, err := suite.Accept(withoutKE(s.rec.Conn.Child.Proposals), a.sa.Proposals, wire.ProtoESP)
 	if err != nil {
 		return err
 	}

@@ -41,7 +41,7 @@ const (
 
 // initiate begins the handshake with the key pair of our first choice.
 func (s *SA) initiate(now mono.Time, out *Effects) {
-	s.hs.group = s.conn.groups()[0]
+	s.hs.group = s.rec.Conn.Groups()[0]
 	s.hs.ni = s.random(nonceLen)
 	s.rec.Created = now
 	s.setState(KeyPending)
@@ -78,7 +78,7 @@ func (s *SA) sendInit(now mono.Time, out *Effects) {
 	if s.hs.cookie != nil { // RFC 7296 §2.6: first, and all else unchanged
 		ps = append(ps, &wire.Notify{Kind: wire.Cookie, Data: s.hs.cookie})
 	}
-	ps = append(ps, &wire.SA{Proposals: offer(s.conn.Proposals, wire.ProtoIKE, nil)},
+	ps = append(ps, &wire.SA{Proposals: offer(s.rec.Conn.Proposals, wire.ProtoIKE, nil)},
 		&wire.KE{Group: s.hs.group, Data: s.hs.private.Public()}, &wire.Nonce{Data: s.hs.ni})
 	ps = append(ps, s.natNotifies(s.Path())...)
 	m := wire.Message{Header: wire.Header{SPIi: s.rec.SPI, Exchange: wire.IKESAInit, Flags: wire.FlagInitiator}, Payloads: ps}
@@ -205,7 +205,7 @@ func (s *SA) initRequest(now mono.Time, p wire.Packet, out *Effects) error {
 	if err != nil {
 		return err
 	}
-	chosen, err := suite.Choose(s.env.Policy.proposals(p.Remote.Addr()), offered.Proposals, wire.ProtoIKE, ke.Group)
+	chosen, err := suite.Choose(s.env.Policy.Proposals(p.Remote.Addr()), offered.Proposals, wire.ProtoIKE, ke.Group)
 	switch {
 	case err != nil:
 		s.refuseInit(m, p, &wire.Notify{Kind: wire.NoProposalChosen}, out)
@@ -293,7 +293,7 @@ func (s *SA) initResponse(now mono.Time, p wire.Packet, out *Effects) error {
 	if err != nil {
 		return err
 	}
-	chosen, err := suite.Accept(s.conn.Proposals, answer.Proposals, wire.ProtoIKE)
+	chosen, err := suite.Accept(s.rec.Conn.Proposals, answer.Proposals, wire.ProtoIKE)
 	switch {
 	case err != nil:
 		return err
@@ -327,7 +327,7 @@ func (s *SA) followGroup(n *wire.Notify, out *Effects) error {
 		return ErrOffer
 	}
 	group := binary.BigEndian.Uint16(n.Data)
-	if group == s.hs.group || slices.Contains(s.hs.tried, group) || !slices.Contains(s.conn.groups(), group) {
+	if group == s.hs.group || slices.Contains(s.hs.tried, group) || !slices.Contains(s.rec.Conn.Groups(), group) {
 		return ErrOffer
 	}
 	s.hs.tried = append(s.hs.tried, s.hs.group)

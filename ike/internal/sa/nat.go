@@ -152,7 +152,7 @@ func (s *SA) keepalive(now mono.Time, out *Effects) {
 	if c := s.rec.Child.InSPI; c != 0 {
 		last = max(last, s.env.LastSent(c))
 	}
-	interval := s.conn.NATKeepalive
+	interval := s.rec.Conn.NATKeepalive
 	if now.Sub(last) >= interval {
 		s.rec.LastSent, last = now, now
 		out.add(Keepalive{s.Path()})
@@ -162,7 +162,7 @@ func (s *SA) keepalive(now mono.Time, out *Effects) {
 
 // armKeepalive begins keepalives for an SA that has just come up.
 func (s *SA) armKeepalive(now mono.Time) {
-	if s.rec.LocalNATted && s.conn.NATKeepalive > 0 {
-		s.keepaliveAt = now.Add(s.conn.NATKeepalive)
+	if s.rec.LocalNATted && s.rec.Conn.NATKeepalive > 0 {
+		s.keepaliveAt = now.Add(s.rec.Conn.NATKeepalive)
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 
 	"github.com/ikepulse/ikepulse/ike/internal/mono"
+	"github.com/ikepulse/ikepulse/ike/internal/policy"
 	"github.com/ikepulse/ikepulse/ike/internal/suite"
 	"github.com/ikepulse/ikepulse/ike/internal/wire"
 )
@@ -15,11 +16,11 @@ import (
 const RecordSize = 4096
 
 // recordVersion changes with every change of the encoding.
-const recordVersion = 1
+const recordVersion = 2
 
 // Record is all of an established SA that must survive a restart. Its state is
-// flat: no field but the two messages holds a pointer, and those live for one
-// exchange only. The SA is its only writer.
+// flat: no field but the connection, which is shared and goes by its name, and the
+// two messages holds a pointer, and those live for one exchange only. The SA is its only writer.
 type Record struct {
 	State       State
 	Role        Role
@@ -31,7 +32,7 @@ type Record struct {
 	Remote      endpoint
 	Suite       suite.Choice
 	Keys        suite.IKEKeys
-	Conn        uint32
+	Conn        *policy.Connection // nil until a responder knows its peer
 	Peer        flatID
 
 	NextRequest  uint32 // message ID of our next request
@@ -80,15 +81,15 @@ func (e endpoint) AddrPort() netip.AddrPort {
 type flatID struct {
 	kind wire.IDType
 	n    uint8
-	data [maxID]byte
+	data [policy.MaxID]byte
 }
 
-func flatten(id ID) (f flatID) {
+func flatten(id policy.ID) (f flatID) {
 	f.kind, f.n = id.Kind, uint8(copy(f.data[:], id.Data))
 	return f
 }
 
-func (f *flatID) ID() ID { return ID{f.kind, string(f.data[:f.n])} }
+func (f *flatID) ID() policy.ID { return policy.ID{Kind: f.kind, Data: string(f.data[:f.n])} }
 
 // childRecord is a Child SA without a pointer.
 type childRecord struct {
@@ -161,6 +162,7 @@ func (c *childRecord) vips() (out []netip.Addr) {
 var (
 	errRecordSize     = errors.New("record is truncated or too long")
 	errRecordVersion  = errors.New("record is of another version")
+	errRecordConn     = errors.New("record is of a connection that is not configured")
 	errRecordChecksum = errors.New("record's checksum is wrong")
 )
 
@@ -185,8 +187,9 @@ func (r *Record) Room() int {
 	return max(0, longestMessage-len(r.Request)+max(0, longestMessage-len(r.Response))-handshake)
 }
 
-// UnmarshalBinary reads what AppendBinary wrote; trailing bytes are an error.
-func (r *Record) UnmarshalBinary(b []byte) error {
+// Decode reads what AppendBinary wrote, for connections by their names; trailing
+// bytes are an error, and so is a connection that there is none of.
+func (r *Record) Decode(b []byte, conns *policy.Set) error {
 	if len(b) < 20 {
 		return errRecordSize
 	}
@@ -197,10 +200,13 @@ func (r *Record) UnmarshalBinary(b []byte) error {
 	if binary.LittleEndian.Uint32(body) != recordVersion {
 		return errRecordVersion
 	}
-	d := decoder{b: body[4:]}
+	d := decoder{b: body[4:], conns: conns}
 	r.fields(&d)
 	if d.short || len(d.b) != 0 {
 		return errRecordSize
+	}
+	if r.Conn == nil {
+		return errRecordConn
 	}
 	// What lies below the mark may have been on the wire: it is given up.
 	r.IV = r.IVMark
@@ -217,6 +223,7 @@ type codec interface {
 	bytes([]byte)
 	message(*[]byte)
 	key(*suite.Key)
+	conn(**policy.Connection)
 }
 
 func (r *Record) fields(c codec) {
@@ -232,7 +239,7 @@ func (r *Record) fields(c codec) {
 	for _, k := range []*suite.Key{&r.Keys.D, &r.Keys.Ai, &r.Keys.Ar, &r.Keys.Ei, &r.Keys.Er, &r.Keys.Pi, &r.Keys.Pr} {
 		c.key(k)
 	}
-	c.u32(&r.Conn)
+	c.conn(&r.Conn)
 	c.u8((*uint8)(&r.Peer.kind))
 	c.u8(&r.Peer.n)
 	c.bytes(r.Peer.data[:])
@@ -317,9 +324,15 @@ func (e *encoder) key(k *suite.Key) {
 	e.bytes(b)
 }
 
+func (e *encoder) conn(c **policy.Connection) {
+	name := []byte((*c).Name)
+	e.message(&name)
+}
+
 type decoder struct {
 	b     []byte
 	short bool
+	conns *policy.Set
 }
 
 func (d *decoder) take(n int) []byte {
@@ -350,4 +363,9 @@ func (d *decoder) key(k *suite.Key) {
 		d.short, n = true, 0
 	}
 	k.Set(d.take(int(n)))
+}
+func (d *decoder) conn(c **policy.Connection) {
+	var name []byte
+	d.message(&name)
+	*c = d.conns.ByName(string(name))
 }

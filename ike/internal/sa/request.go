@@ -57,15 +57,15 @@ func (s *SA) start(now mono.Time, kind requestKind, ex wire.ExchangeType, out *E
 func (s *SA) await(now mono.Time, kind requestKind, ex wire.ExchangeType) {
 	s.rec.LastSent = now
 	s.req = request{kind: kind, exchange: ex}
-	s.tryAt = now.Add(s.conn.Backoff.Wait(0))
+	s.tryAt = now.Add(s.rec.Conn.Backoff.Wait(0))
 }
 
 // retransmit sends the outstanding request again, bit for bit, or gives it up.
 // RFC 7296 §2.1, §2.4
 func (s *SA) retransmit(now mono.Time, out *Effects) {
-	if s.Tries() < s.conn.Backoff.Tries {
+	if s.Tries() < s.rec.Conn.Backoff.Tries {
 		s.req.try++
-		s.tryAt = now.Add(s.conn.Backoff.Wait(s.Tries()))
+		s.tryAt = now.Add(s.rec.Conn.Backoff.Wait(s.Tries()))
 		s.rec.LastSent = now
 		s.persist(out)
 		out.add(s.send(s.rec.Request), report(Event{Kind: Retransmit, Try: s.Tries(), Path: s.Path()}))
@@ -99,7 +99,7 @@ func (s *SA) Unsent(message []byte) {
 
 // provesNothing tells that the tries of a probe are to begin anew.
 func (s *SA) provesNothing() bool {
-	rounds := min(int(unsentMax/s.conn.Backoff.Total()), math.MaxUint8)
+	rounds := min(int(unsentMax/s.rec.Conn.Backoff.Total()), math.MaxUint8)
 	return s.req.kind == probeRequest && s.req.unsent && !s.wantDelete && int(s.req.anew) < rounds
 }
 

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/ikepulse/ikepulse/ike/internal/policy"
 	"github.com/ikepulse/ikepulse/ike/internal/suite"
 	"github.com/ikepulse/ikepulse/ike/internal/wire"
 )
@@ -27,7 +28,7 @@ func TestRoom(t *testing.T) {
 	exact := false
 	for _, ike := range ike {
 		for _, esp := range []string{"aes128gcm16", "chacha20poly1305", "aes256gcm16-esn", "aes256-sha512-esn"} {
-			for _, id := range []int{0, 40, 80, maxID} {
+			for _, id := range []int{0, 40, 80, policy.MaxID} {
 				for side := range 2 {
 					w := newWorld(t)
 					w.agreeOn(proposals(t, suite.ParseIKE, ike), proposals(t, suite.ParseESP, esp), id)
@@ -53,7 +54,7 @@ func TestLargestRecord(t *testing.T) {
 	esp := "aes256-aes192-aes128-sha512-sha384-sha256-esn-noesn"
 	for side := range 2 {
 		w := newWorld(t)
-		w.agreeOn(proposals(t, suite.ParseIKE, all), proposals(t, suite.ParseESP, esp), maxID)
+		w.agreeOn(proposals(t, suite.ParseIKE, all), proposals(t, suite.ParseESP, esp), policy.MaxID)
 		for i := range uint8(maxSelectors) {
 			w.gateway.conn.Child.Local = append(w.gateway.conn.Child.Local, single(netip.AddrFrom4([4]byte{10, 1, i, 1})))
 		}
@@ -79,12 +80,13 @@ func (w *world) agreeOn(ike, esp []suite.Proposal, id int) {
 	}
 	client, gateway := "anna@example.org", "vpn.example.org"
 	if id > 0 {
-		client, gateway = strings.Repeat("x", id-len("@example.org"))+"@example.org", strings.Repeat("x", id-len(".example.org"))+".example.org"
+		client = strings.Repeat("x", id-len("@example.org")) + "@example.org"
+		gateway = strings.Repeat("x.", id)[:id-len("x.example.org")] + "x.example.org"
 	}
 	w.client.conn.LocalID, w.client.conn.RemoteID = identity(client), pattern(gateway)
 	w.gateway.conn.LocalID = identity(gateway)
-	w.client.env.Policy = NewPolicy([]*Conn{w.client.conn}, []Secret{{pattern(gateway), []byte(testPSK)}})
-	w.gateway.env.Policy = NewPolicy([]*Conn{w.gateway.conn}, []Secret{{pattern("*@example.org"), []byte(testPSK)}})
+	w.client.env.Policy = policy.NewSet([]*policy.Connection{w.client.conn}, []policy.Secret{{Remote: pattern(gateway), PSK: []byte(testPSK)}})
+	w.gateway.env.Policy = policy.NewSet([]*policy.Connection{w.gateway.conn}, []policy.Secret{{Remote: pattern("*@example.org"), PSK: []byte(testPSK)}})
 }
 
 // growth establishes the SAs, and gives the length of a node's first record with

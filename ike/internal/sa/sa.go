@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/ikepulse/ikepulse/ike/internal/mono"
+	"github.com/ikepulse/ikepulse/ike/internal/policy"
 	"github.com/ikepulse/ikepulse/ike/internal/wire"
 )
 
@@ -21,7 +22,7 @@ import (
 // has been made.
 type Env struct {
 	Rand     io.Reader // never fails: crypto/rand, or a test's stream
-	Policy   *Policy
+	Policy   *policy.Set
 	Listen   []netip.Addr                              // ours: no virtual address
 	AllocSPI func(now mono.Time) (spi uint32, ok bool) // an inbound SPI with a free slot
 	// LastSent is the newest packet that the data plane sent through a Child
@@ -32,7 +33,7 @@ type Env struct {
 	Cookies func(accepted mono.Time, spii uint64, ni []byte, from netip.AddrPort) [][]byte
 	// FailedAuth takes note that somebody there has claimed to be ID and has
 	// not proved it, and tells how long he is to wait for his answer.
-	FailedAuth func(now mono.Time, from netip.Addr, claimed ID) time.Duration
+	FailedAuth func(now mono.Time, from netip.Addr, claimed policy.ID) time.Duration
 	NATTPort   uint16        // ours and the peers': 4500 but in tests
 	HalfOpen   time.Duration // how long a responder waits for IKE_AUTH
 	ForceEncap bool          // the data plane has UDP encapsulation only
@@ -68,10 +69,9 @@ const (
 
 // SA is one IKE SA. Its shard owns it: nothing in it is safe for concurrent use.
 type SA struct {
-	env  *Env
-	conn *Conn // nil until a responder knows its peer
-	rec  Record
-	hs   *handshake // nil once established and settled
+	env *Env
+	rec Record
+	hs  *handshake // nil once established and settled
 
 	// The size of an SA is that of a class of the allocator: with 8 bytes more
 	// it would take 256.
@@ -87,8 +87,8 @@ type SA struct {
 }
 
 // NewInitiator makes an SA that will call the connection's peer. spi is ours.
-func NewInitiator(env *Env, spi uint64, conn *Conn, path Path) *SA {
-	return &SA{env: env, conn: conn, hs: &handshake{}, rec: Record{Role: Initiator, SPI: spi, Conn: conn.Index,
+func NewInitiator(env *Env, spi uint64, conn *policy.Connection, path Path) *SA {
+	return &SA{env: env, hs: &handshake{}, rec: Record{Role: Initiator, SPI: spi, Conn: conn,
 		Local: endpointOf(path.Local), Remote: endpointOf(path.Remote)}}
 }
 
@@ -102,8 +102,8 @@ func (s *SA) SPI() uint64              { return s.rec.SPI }
 func (s *SA) PeerSPI() uint64          { return s.rec.PeerSPI }
 func (s *SA) State() State             { return s.rec.State }
 func (s *SA) Role() Role               { return s.rec.Role }
-func (s *SA) Conn() *Conn              { return s.conn } // nil before the peer is known
-func (s *SA) PeerID() ID               { return s.rec.Peer.ID() }
+func (s *SA) Conn() *policy.Connection { return s.rec.Conn } // nil before the peer is known
+func (s *SA) PeerID() policy.ID        { return s.rec.Peer.ID() }
 func (s *SA) LocalNATted() bool        { return s.rec.LocalNATted }
 func (s *SA) PeerNATted() bool         { return s.rec.PeerNATted }
 func (s *SA) Created() mono.Time       { return s.rec.Created }
@@ -133,7 +133,7 @@ func (s *SA) Child() (ChildSA, bool) {
 	}
 	return ChildSA{InSPI: c.InSPI, OutSPI: c.OutSPI, ReqID: c.ReqID, Suite: c.Suite,
 		Local: selectorsOf(c.Local[:c.NLocal]), Remote: selectorsOf(c.Remote[:c.NRemote]),
-		Path: s.Path(), VirtualIPs: c.vips(), MTU: s.conn.MTU}, true
+		Path: s.Path(), VirtualIPs: c.vips(), MTU: s.rec.Conn.MTU}, true
 }
 
 // InSPI is the inbound SPI of the Child SA, or 0.

@@ -19,6 +19,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/ikepulse/ikepulse/ike/internal/mono"
+	"github.com/ikepulse/ikepulse/ike/internal/policy"
 	"github.com/ikepulse/ikepulse/ike/internal/suite"
 	"github.com/ikepulse/ikepulse/ike/internal/wire"
 )
@@ -205,7 +206,7 @@ func TestRecord(t *testing.T) {
 			t.Fatalf("a record needs %d bytes of %d", len(b), RecordSize)
 		}
 		var r Record
-		if err := r.UnmarshalBinary(b); err != nil {
+		if err := r.Decode(b, n.env.Policy); err != nil {
 			t.Fatal(err)
 		}
 		if r.IV != r.IVMark || r.IV < n.sa.rec.IV {
@@ -219,10 +220,10 @@ func TestRecord(t *testing.T) {
 		for i := range b {
 			bad := bytes.Clone(b)
 			bad[i] ^= 0x10
-			if r.UnmarshalBinary(bad) == nil {
+			if r.Decode(bad, n.env.Policy) == nil {
 				t.Fatalf("byte %d changed, and nobody noticed", i)
 			}
-			if r.UnmarshalBinary(b[:i]) == nil {
+			if r.Decode(b[:i], n.env.Policy) == nil {
 				t.Fatalf("cut to %d bytes, and nobody noticed", i)
 			}
 		}
@@ -236,10 +237,10 @@ func TestRestoredRecordGoesOn(t *testing.T) {
 	w.establish()
 	old := w.gateway.sa
 	var r Record
-	if err := r.UnmarshalBinary(w.gateway.record); err != nil {
+	if err := r.Decode(w.gateway.record, w.gateway.env.Policy); err != nil {
 		t.Fatal(err)
 	}
-	w.gateway.sa = &SA{env: old.env, conn: old.conn, rec: r}
+	w.gateway.sa = &SA{env: old.env, rec: r}
 	w.do(w.gateway, Probe{})
 	w.run(time.Second)
 	if w.gateway.last().Kind != ProbeAnswered {
@@ -290,10 +291,10 @@ func TestNoKeyIsPrinted(t *testing.T) {
 // is, also within something else.
 func TestNoSecretIsPrinted(t *testing.T) {
 	key := []byte("swordfish-of-twenty-characters")
-	secrets := []Secret{{pattern("anna@example.org"), key}, {pattern("*@example.org"), key}}
-	policy := NewPolicy(nil, secrets)
+	secrets := []policy.Secret{{Remote: pattern("anna@example.org"), PSK: key}, {Local: identity("vpn.example.org"), Remote: pattern("*@example.org"), PSK: key}}
+	set := policy.NewSet(nil, secrets)
 	var out bytes.Buffer
-	for _, v := range []any{secrets[0], &secrets[0], secrets, policy, *policy, Agreed{Secret: key}, &Agreed{Secret: key}, []Command{Agreed{Secret: key}}, struct{ S []Secret }{secrets}} {
+	for _, v := range []any{secrets[0], &secrets[0], secrets, set, *set, Agreed{Secret: key}, &Agreed{Secret: key}, []Command{Agreed{Secret: key}}, struct{ S []policy.Secret }{secrets}} {
 		for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%X", "%d"} {
 			fmt.Fprintf(&out, verb+"\n", v)
 		}
@@ -307,7 +308,7 @@ func TestNoSecretIsPrinted(t *testing.T) {
 			t.Errorf("%q is printed", form)
 		}
 	}
-	if !strings.Contains(text, "[secret of anna@example.org]") || !strings.Contains(text, "[policy of 0 connections]") {
+	if !strings.Contains(text, "[secret of anna@example.org]") || !strings.Contains(text, "[secret of vpn.example.org and *@example.org]") || !strings.Contains(text, "[policy of 0 connections]") {
 		t.Errorf("%s", text)
 	}
 }
@@ -339,7 +340,7 @@ func TestRepliesBeforeAuthAreNoLarger(t *testing.T) {
 }
 
 func TestBackoff(t *testing.T) {
-	if got := DefaultBackoff.Total().Round(time.Second); got != 165*time.Second {
+	if got := policy.DefaultBackoff.Total().Round(time.Second); got != 165*time.Second {
 		t.Errorf("it gives up after %v", got)
 	}
 }
@@ -381,12 +382,12 @@ func TestImpostor(t *testing.T) {
 	}{
 		{"another secret", func(w *world) {
 			w.gateway.onAdmit = func() { // behind the client's own proof
-				w.gateway.env.Policy = NewPolicy([]*Conn{w.gateway.conn}, []Secret{{pattern("%any"), []byte("what the impostor can guess")}})
+				w.gateway.env.Policy = policy.NewSet([]*policy.Connection{w.gateway.conn}, []policy.Secret{{Remote: pattern("%any"), PSK: []byte("what the impostor can guess")}})
 			}
 		}},
 		{"another identity", func(w *world) {
 			w.client.conn.RemoteID = pattern("*.example.org")
-			w.client.env.Policy = NewPolicy([]*Conn{w.client.conn}, []Secret{{pattern("%any"), []byte(testPSK)}})
+			w.client.env.Policy = policy.NewSet([]*policy.Connection{w.client.conn}, []policy.Secret{{Remote: pattern("%any"), PSK: []byte(testPSK)}})
 			w.gateway.conn.LocalID = identity("vpn.example.net")
 		}},
 	} {

@@ -15,6 +15,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/ikepulse/ikepulse/ike/internal/policy"
 	"github.com/ikepulse/ikepulse/ike/internal/suite"
 	"github.com/ikepulse/ikepulse/ike/internal/wire"
 )
@@ -104,10 +105,10 @@ func (w *world) command(args []string) {
 	case "esp": // of the client arrives, authenticated, from the present mapping
 		w.do(w.gateway, Rebound{Path{w.gateway.sa.Path().Local, netip.AddrPortFrom(natAddr, w.natPort)}})
 	case "secret":
-		n.env.Policy = NewPolicy([]*Conn{n.conn}, []Secret{{pattern("%any"), []byte(strings.Join(args[2:], " "))}})
+		n.env.Policy = policy.NewSet([]*policy.Connection{n.conn}, []policy.Secret{{Remote: pattern("%any"), PSK: []byte(strings.Join(args[2:], " "))}})
 	case "proposals":
 		n.conn.Proposals = proposals(w.t, suite.ParseIKE, args[2:]...)
-		n.env.Policy = NewPolicy([]*Conn{n.conn}, []Secret{{pattern("%any"), []byte(testPSK)}})
+		n.env.Policy = policy.NewSet([]*policy.Connection{n.conn}, []policy.Secret{{Remote: pattern("%any"), PSK: []byte(testPSK)}})
 	case "local-ts":
 		n.conn.Child.Local = []wire.Selector{prefix(arg(2))}
 	case "remote-ts":

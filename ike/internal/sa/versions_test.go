@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/ikepulse/ikepulse/ike/internal/mono"
+	"github.com/ikepulse/ikepulse/ike/internal/policy"
 	"github.com/ikepulse/ikepulse/ike/internal/wire"
 )
 
@@ -86,7 +87,7 @@ func TestCookieLost(t *testing.T) {
 	if w.client.sa.hs.cookies != 1 {
 		t.Errorf("the same cookie counts %d times", w.client.sa.hs.cookies)
 	}
-	w.gateway.env.FailedAuth = func(mono.Time, netip.Addr, ID) time.Duration {
+	w.gateway.env.FailedAuth = func(mono.Time, netip.Addr, policy.ID) time.Duration {
 		t.Error("AUTH over the request with the cookie is refused")
 		return 0
 	}
@@ -159,14 +160,14 @@ func TestAnotherRequest(t *testing.T) {
 func TestRefusedLater(t *testing.T) {
 	w := newWorld(t)
 	asked := 0
-	w.gateway.env.FailedAuth = func(_ mono.Time, from netip.Addr, claimed ID) time.Duration {
+	w.gateway.env.FailedAuth = func(_ mono.Time, from netip.Addr, claimed policy.ID) time.Duration {
 		asked++
 		if from != natAddr || claimed != identity("anna@example.org") {
 			t.Errorf("blamed: %v at %v", claimed, from)
 		}
 		return 5 * time.Second
 	}
-	w.client.env.Policy = NewPolicy([]*Conn{w.client.conn}, []Secret{{pattern("%any"), []byte("another secret, as long as it")}})
+	w.client.env.Policy = policy.NewSet([]*policy.Connection{w.client.conn}, []policy.Secret{{Remote: pattern("%any"), PSK: []byte("another secret, as long as it")}})
 	w.initiate()
 	w.run(4 * time.Second)
 	if w.client.sa == nil || w.client.sa.State() != AuthSent {

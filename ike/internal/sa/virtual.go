@@ -29,7 +29,7 @@ func (e *AddressError) Error() string {
 // asked may be given another address than the one that he named, but none of a
 // family that he did not name and none that is not a host's own to have.
 func (s *SA) given(cp *wire.CP) ([]netip.Addr, error) {
-	if len(s.conn.VIPs) == 0 {
+	if len(s.rec.Conn.VIPs) == 0 {
 		return nil, nil
 	}
 	if cp == nil || cp.Kind != wire.CFGReply {
@@ -70,9 +70,8 @@ func addressSize(t uint16) int {
 func (s *SA) unfit(a netip.Addr, taken []netip.Addr) string {
 	family := func(b netip.Addr) bool { return b.Is4() == a.Is4() }
 	path := s.Path()
-	_, peers := s.env.Policy.byAddr[a]
 	switch {
-	case !slices.ContainsFunc(s.conn.VIPs, family):
+	case !slices.ContainsFunc(s.rec.Conn.VIPs, family):
 		return "of a family that was not asked for"
 	case slices.ContainsFunc(taken, family):
 		return "a second one of its family"
@@ -80,7 +79,7 @@ func (s *SA) unfit(a netip.Addr, taken []netip.Addr) string {
 		return "which is this host's already"
 	case a == path.Remote.Addr():
 		return "which is its own"
-	case peers:
+	case s.env.Policy.Pinned(a):
 		return "which is that of a configured peer"
 	}
 	return notUnicast(a)
@@ -123,7 +122,7 @@ func (s *SA) cut(answer []wire.Selector, vips []netip.Addr) ([]wire.Selector, er
 		}
 		own = append(own, mine...)
 	}
-	if len(s.conn.Child.Local) > 0 {
+	if len(s.rec.Conn.Child.Local) > 0 {
 		return answer, nil
 	}
 	return narrow(own, answer), nil

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ikepulse/ikepulse/ike/internal/policy"
 	"github.com/ikepulse/ikepulse/ike/internal/wire"
 )
 
@@ -128,8 +129,8 @@ func TestVirtualAddresses(t *testing.T) {
 			w := newWorld(t)
 			w.client.conn.VIPs, w.client.conn.Child.Local = c.asked, c.local
 			other := *w.client.conn
-			other.Name, other.Remotes = "other", addrs("198.51.100.77")
-			w.client.env.Policy = NewPolicy([]*Conn{w.client.conn, &other}, []Secret{{pattern("vpn.example.org"), []byte(testPSK)}})
+			other.Name, other.Pins = "other", addrs("198.51.100.77")
+			w.client.env.Policy = policy.NewSet([]*policy.Connection{w.client.conn, &other}, []policy.Secret{{Remote: pattern("vpn.example.org"), PSK: []byte(testPSK)}})
 			w.client.env.Listen = addrs("10.7.9.9", "10.7.0.2")
 			w.gateway.conn.Pools = nil
 			w.gateway.conn.Child.Remote = []wire.Selector{all4, all6}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/ikepulse/ikepulse/ike/internal/mono"
+	"github.com/ikepulse/ikepulse/ike/internal/policy"
 	"github.com/ikepulse/ikepulse/ike/internal/suite"
 	"github.com/ikepulse/ikepulse/ike/internal/wire"
 )
@@ -85,7 +86,7 @@ func lengthy(t *testing.T, w *world) {
 	for _, n := range []*node{w.client, w.gateway} {
 		n.conn.Proposals = proposals(t, suite.ParseIKE, "aes256-sha256-modp2048")
 		n.conn.Child.Proposals = proposals(t, suite.ParseESP, "aes256-sha256-esn")
-		n.env.Policy = NewPolicy([]*Conn{n.conn}, []Secret{{pattern("%any"), []byte(testPSK)}})
+		n.env.Policy = policy.NewSet([]*policy.Connection{n.conn}, []policy.Secret{{Remote: pattern("%any"), PSK: []byte(testPSK)}})
 	}
 }
 
@@ -176,14 +177,14 @@ func (w *world) wipeCommand(args []string) {
 			return false
 		}
 	case "wait-refused":
-		w.gateway.env.FailedAuth = func(mono.Time, netip.Addr, ID) time.Duration { return 5 * time.Second }
+		w.gateway.env.FailedAuth = func(mono.Time, netip.Addr, policy.ID) time.Duration { return 5 * time.Second }
 	case "impostor":
 		w.gateway.onAdmit = func() {
-			w.gateway.env.Policy = NewPolicy([]*Conn{w.gateway.conn}, []Secret{{pattern("%any"), []byte("what the impostor can guess")}})
+			w.gateway.env.Policy = policy.NewSet([]*policy.Connection{w.gateway.conn}, []policy.Secret{{Remote: pattern("%any"), PSK: []byte("what the impostor can guess")}})
 		}
 	case "groups":
 		w.client.conn.Proposals = proposals(w.t, suite.ParseIKE, "aes256-sha256-modp3072", "aes256-sha256-modp2048")
-		w.client.env.Policy = NewPolicy([]*Conn{w.client.conn}, []Secret{{pattern("%any"), []byte(testPSK)}})
+		w.client.env.Policy = policy.NewSet([]*policy.Connection{w.client.conn}, []policy.Secret{{Remote: pattern("%any"), PSK: []byte(testPSK)}})
 	case "slow":
 		w.node(args[1]).slow = true
 	case "late":

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/ikepulse/ikepulse/ike/internal/mono"
+	"github.com/ikepulse/ikepulse/ike/internal/policy"
 	"github.com/ikepulse/ikepulse/ike/internal/suite"
 	"github.com/ikepulse/ikepulse/ike/internal/wire"
 )
@@ -50,7 +51,7 @@ type node struct {
 	name     string
 	env      *Env
 	sa       *SA
-	conn     *Conn
+	conn     *policy.Connection
 	dead     bool // packets vanish
 	fail     string
 	nextSPI  uint32
@@ -97,15 +98,15 @@ func proposals(t testing.TB, parse func(string) (suite.Proposal, error), names .
 	return out
 }
 
-func pattern(s string) Pattern {
-	p, err := ParsePattern(s)
+func pattern(s string) policy.Pattern {
+	p, err := policy.ParsePattern(s)
 	if err != nil {
 		panic(err)
 	}
 	return p
 }
 
-func identity(s string) ID { id, _ := pattern(s).Exact(); return id }
+func identity(s string) policy.ID { id, _ := pattern(s).Exact(); return id }
 
 func prefix(s string) wire.Selector {
 	p := netip.MustParsePrefix(s)
@@ -122,22 +123,22 @@ func newWorld(t testing.TB) *world {
 	esp := proposals(t, suite.ParseESP, "aes256gcm16-esn", "aes256gcm16")
 	ike := proposals(t, suite.ParseIKE, "aes256gcm16-prfsha256-x25519")
 	vip := netip.MustParseAddr("10.99.0.2")
-	w.client = w.newNode("client", 0xc0000001, &Conn{Name: "home", LocalID: identity("anna@example.org"),
-		RemoteID: pattern("vpn.example.org"), Remotes: []netip.Addr{gatewayAddr.Addr()}, Proposals: ike,
-		Child: ChildConfig{Name: "net", Proposals: esp, Remote: []wire.Selector{prefix("10.0.0.0/8")}},
-		VIPs:  []netip.Addr{netip.IPv4Unspecified()}, Backoff: DefaultBackoff, NATKeepalive: 20 * time.Second}, "vpn.example.org")
-	w.gateway = w.newNode("gateway", 0x80000001, &Conn{Name: "roadwarriors", LocalID: identity("vpn.example.org"),
+	w.client = w.newNode("client", 0xc0000001, &policy.Connection{Name: "home", LocalID: identity("anna@example.org"),
+		RemoteID: pattern("vpn.example.org"), Pins: []netip.Addr{gatewayAddr.Addr()}, Proposals: ike,
+		Child: policy.Child{Name: "net", Proposals: esp, Remote: []wire.Selector{prefix("10.0.0.0/8")}},
+		VIPs:  []netip.Addr{netip.IPv4Unspecified()}, Backoff: policy.DefaultBackoff, NATKeepalive: 20 * time.Second}, "vpn.example.org")
+	w.gateway = w.newNode("gateway", 0x80000001, &policy.Connection{Name: "roadwarriors", LocalID: identity("vpn.example.org"),
 		RemoteID: pattern("*@example.org"), Proposals: ike,
-		Child: ChildConfig{Name: "net", Proposals: esp, Local: []wire.Selector{prefix("10.0.0.0/8")}},
-		Pools: []string{"office"}, Backoff: DefaultBackoff}, "*@example.org")
+		Child: policy.Child{Name: "net", Proposals: esp, Local: []wire.Selector{prefix("10.0.0.0/8")}},
+		Pools: []string{"office"}, Backoff: policy.DefaultBackoff}, "*@example.org")
 	w.gateway.lease = []netip.Addr{vip}
 	return w
 }
 
-func (w *world) newNode(name string, firstSPI uint32, c *Conn, secretFor string) *node {
+func (w *world) newNode(name string, firstSPI uint32, c *policy.Connection, secretFor string) *node {
 	n := &node{name: name, conn: c, nextSPI: firstSPI, tracked: map[uint32]Path{},
 		in: map[uint32]*ChildSA{}, out: map[uint32]*ChildSA{}, moved: map[uint32]Path{}}
-	n.env = &Env{Rand: stream(name), Policy: NewPolicy([]*Conn{c}, []Secret{{pattern(secretFor), []byte(testPSK)}}),
+	n.env = &Env{Rand: stream(name), Policy: policy.NewSet([]*policy.Connection{c}, []policy.Secret{{Remote: pattern(secretFor), PSK: []byte(testPSK)}}),
 		AllocSPI: func(mono.Time) (uint32, bool) {
 			if n.nextSPI == 0 {
 				return 0, false
@@ -147,7 +148,7 @@ func (w *world) newNode(name string, firstSPI uint32, c *Conn, secretFor string)
 		},
 		LastSent:   func(uint32) mono.Time { return 0 },
 		Cookies:    func(mono.Time, uint64, []byte, netip.AddrPort) [][]byte { return n.cookies },
-		FailedAuth: func(mono.Time, netip.Addr, ID) time.Duration { return 0 },
+		FailedAuth: func(mono.Time, netip.Addr, policy.ID) time.Duration { return 0 },
 		NATTPort:   4500, HalfOpen: 30 * time.Second}
 	return n
 }

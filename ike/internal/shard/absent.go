@@ -73,7 +73,7 @@ func (s *Shard) cutOff(now mono.Time, e *entry) bool {
 	if e.cut = false; !e.sa.Outstanding() {
 		return false
 	}
-	conf := s.conf.Tunnels[e.sa.Conn().Index].DPD
+	conf := e.sa.Conn().DPD
 	e.checkAt = now.Add(max(conf.Delay, time.Second))
 	s.do(now, e, sa.Again{})
 	return true

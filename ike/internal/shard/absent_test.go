@@ -6,7 +6,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/ikepulse/ikepulse/ike/internal/sa"
+	"github.com/ikepulse/ikepulse/ike/internal/policy"
 )
 
 // away takes a site's own address from it; back gives it back.
@@ -48,7 +48,7 @@ func TestAddressAwayWithQuestionOpen(t *testing.T) {
 		w.after(idle.Delay + time.Second)
 		gateway.happened()
 		gateway.away()
-		w.after(sa.DefaultBackoff.Total())
+		w.after(policy.DefaultBackoff.Total())
 		gateway.wantEvents("retransmit", "retransmit", "retransmit", "retransmit", "retransmit", "unanswered")
 		client.comeBack()
 		gateway.back()
@@ -60,7 +60,7 @@ func TestAddressAwayWithQuestionOpen(t *testing.T) {
 		w.after(10 * time.Minute)
 		gateway.back()
 		gateway.happened()
-		w.after(sa.DefaultBackoff.Total() + time.Second)
+		w.after(policy.DefaultBackoff.Total() + time.Second)
 		if n := gateway.counter(cDead); n != 1 {
 			t.Errorf("%d dead, want 1", n)
 		}
@@ -97,13 +97,13 @@ func TestPathTo(t *testing.T) {
 	}{{nil, a}, {[]netip.Addr{a}, b}, {[]netip.Addr{b}, a}, {[]netip.Addr{a, b}, a}} {
 		g := Group{}
 		g.absent.Store(&x.absent)
-		path, err := c.pathTo(&t4, netip.MustParseAddr(gatewayAddr), g.isAbsent)
+		path, err := c.pathTo(t4, netip.MustParseAddr(gatewayAddr), g.isAbsent)
 		if err != nil || path.Local.Addr() != x.want {
 			t.Errorf("absent %v: from %v, %v, want %v", x.absent, path.Local, err, x.want)
 		}
 	}
 	c.Listen = []netip.Addr{v6}
-	if _, err := c.pathTo(&t4, netip.MustParseAddr(gatewayAddr), new(Group).isAbsent); err != errNoLocal {
+	if _, err := c.pathTo(t4, netip.MustParseAddr(gatewayAddr), new(Group).isAbsent); err != errNoLocal {
 		t.Errorf("%v", err)
 	}
 }

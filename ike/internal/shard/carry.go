@@ -13,7 +13,7 @@ func (s *Shard) carries(now mono.Time, e *entry, ev sa.Event) {
 	case sa.ChildUp:
 		if c := e.sa.Conn(); c != nil && !e.carrier {
 			e.carrier = true
-			s.group.carriers[c.Index].Add(1)
+			s.group.carriers[c].Add(1)
 		}
 	case sa.ChildGone:
 		s.carriesNoMore(now, e, sa.DeletedByPeer, ev.Err)
@@ -30,10 +30,10 @@ func (s *Shard) carriesNoMore(now mono.Time, e *entry, reason sa.Reason, err err
 	}
 	e.carrier = false
 	c := e.sa.Conn()
-	t := &s.conf.Tunnels[c.Index]
-	if s.group.carriers[c.Index].Add(-1) > 0 || !t.Start || s.closing != nil || e.dial != nil && e.sa.State() == sa.Gone {
+	if s.group.carriers[c].Add(-1) > 0 || !c.Start || s.closing != nil || e.dial != nil && e.sa.State() == sa.Gone {
 		return
 	}
 	lasted := now.Sub(e.sa.Created())
-	s.group.owner(t).post(func(now mono.Time) { s.group.owner(t).dialers.fell(now, t, lasted, reason, err) })
+	owner := s.group.owner(c)
+	owner.post(func(now mono.Time) { owner.dialers.fell(now, c, lasted, reason, err) })
 }

@@ -7,6 +7,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/ikepulse/ikepulse/ike/internal/policy"
 	"github.com/ikepulse/ikepulse/ike/internal/wire"
 )
 
@@ -15,10 +16,10 @@ func TestStopIsPaced(t *testing.T) {
 	const tunnels = 600
 	inBubble(t, func(w *world) {
 		gateway := w.site(gatewayAddr, 1, roadwarriors())
-		var conns []Tunnel
+		var conns []*policy.Connection
 		for i := range tunnels {
 			c := home(fmt.Sprintf("user%d@example.org", i))
-			c[0].Conn.Name, c[0].Start = fmt.Sprint(i), true
+			c[0].Name, c[0].Start = fmt.Sprint(i), true
 			conns = append(conns, c...)
 		}
 		client := w.site(clientAddr, 1, conns)

@@ -8,14 +8,15 @@ import (
 	"time"
 
 	"github.com/ikepulse/ikepulse/ike/internal/mono"
+	"github.com/ikepulse/ikepulse/ike/internal/policy"
 	"github.com/ikepulse/ikepulse/ike/internal/sa"
 	"github.com/ikepulse/ikepulse/ike/internal/wheel"
 )
 
 // dialer calls the peer of one connection, and knows the one SA that it has
-// called for. It belongs to the shard that the connection's index names.
+// called for. It belongs to the shard that owns the connection.
 type dialer struct {
-	tunnel  *Tunnel
+	conn    *policy.Connection
 	id      uint32 // place in the list, and in the wheel
 	spi     uint64 // of the SA in the making or up; 0: none
 	up      bool
@@ -38,7 +39,7 @@ type dialer struct {
 type dialers struct {
 	shard  *Shard
 	list   []*dialer
-	byConn map[*sa.Conn]*dialer
+	byConn map[*policy.Connection]*dialer
 	due    *wheel.Wheel
 }
 
@@ -61,24 +62,24 @@ var (
 
 // start has the shard call the connections that are to be up from the start.
 func (ds *dialers) init(s *Shard) {
-	*ds = dialers{shard: s, byConn: map[*sa.Conn]*dialer{}, due: wheel.New(granularity)}
+	*ds = dialers{shard: s, byConn: map[*policy.Connection]*dialer{}, due: wheel.New(granularity)}
 	now := s.conf.Clock()
-	for i := s.index; i < len(s.conf.Tunnels); i += len(s.group.shards) {
-		if t := &s.conf.Tunnels[i]; t.Start {
-			d := ds.of(t)
+	for _, c := range s.conf.Policy.Connections {
+		if c.Start && s.group.ownerIndex(c) == s.index {
+			d := ds.of(c)
 			d.again, d.since = true, now
 			ds.set(d, now.Add(time.Duration(len(ds.list))*startPace))
 		}
 	}
 }
 
-// of is the tunnel's dialer.
-func (ds *dialers) of(t *Tunnel) *dialer {
-	d := ds.byConn[t.Conn]
+// of is the connection's dialer.
+func (ds *dialers) of(c *policy.Connection) *dialer {
+	d := ds.byConn[c]
 	if d == nil {
-		d = &dialer{tunnel: t, id: uint32(len(ds.list))}
+		d = &dialer{conn: c, id: uint32(len(ds.list))}
 		ds.list = append(ds.list, d)
-		ds.byConn[t.Conn] = d
+		ds.byConn[c] = d
 	}
 	return d
 }
@@ -109,7 +110,7 @@ func (ds *dialers) advance(now mono.Time) {
 func (ds *dialers) redial(now mono.Time, d *dialer) {
 	anew := d.anew
 	d.anew = false
-	if !anew && ds.shard.group.carriers[d.tunnel.Conn.Index].Load() > 0 {
+	if !anew && ds.shard.group.carried(d.conn) {
 		return
 	}
 	if e := ds.shard.table.bySPI[d.spi]; e != nil { // whose Child SA the peer has deleted
@@ -123,9 +124,9 @@ func (ds *dialers) redial(now mono.Time, d *dialer) {
 // call brings a tunnel up, unless it is up or under way. wait, which must have
 // room, hears how it ends; it may be nil. An SA that is being deleted, or whose
 // Child SA the peer has deleted, is no tunnel: another one comes in its place.
-func (ds *dialers) call(now mono.Time, t *Tunnel, wait chan<- error) {
-	d := ds.of(t)
-	d.again, d.kept = t.Start || t.Restart, false
+func (ds *dialers) call(now mono.Time, c *policy.Connection, wait chan<- error) {
+	d := ds.of(c)
+	d.again, d.kept = c.Start || c.Restart, false
 	if d.since == 0 {
 		d.since = now
 	}
@@ -151,13 +152,13 @@ func (ds *dialers) dial(now mono.Time, d *dialer) {
 	case s.closing != nil:
 		d.answer(errClosing)
 	case d.asking: // it goes on when the answer comes
-	case named(d.tunnel):
+	case named(d.conn):
 		d.asking = true
 		s.group.lookups.ask(s, d)
-	case len(d.tunnel.Hosts) == 0:
+	case len(d.conn.Hosts) == 0:
 		ds.putOff(now, d, errNoRemote)
 	default:
-		ds.dialOne(now, d, addressesOf(d.tunnel))
+		ds.dialOne(now, d, addressesOf(d.conn))
 	}
 }
 
@@ -170,7 +171,7 @@ func (ds *dialers) resolved(now mono.Time, d *dialer, to []netip.Addr, err error
 		d.answer(errClosing)
 	case d.kept:
 		d.answer(errTerminated)
-	case len(d.waiting) == 0 && ds.shard.group.carriers[d.tunnel.Conn.Index].Load() > 0:
+	case len(d.waiting) == 0 && ds.shard.group.carried(d.conn):
 	case err != nil:
 		ds.putOff(now, d, err)
 	default:
@@ -205,12 +206,12 @@ func (d *dialer) miss() { d.tried = append(d.tried, d.called) }
 // at least one.
 func (ds *dialers) dialOne(now mono.Time, d *dialer, to []netip.Addr) {
 	s := ds.shard
-	path, err := s.conf.pathTo(d.tunnel, d.pick(to), s.group.isAbsent)
+	path, err := s.conf.pathTo(d.conn, d.pick(to), s.group.isAbsent)
 	if err != nil {
 		ds.putOff(now, d, err)
 		return
 	}
-	e := &entry{sa: sa.NewInitiator(&s.env, s.newSPI(), d.tunnel.Conn, path), dial: d}
+	e := &entry{sa: sa.NewInitiator(&s.env, s.newSPI(), d.conn, path), dial: d}
 	d.spi, d.lastErr = e.sa.SPI(), nil
 	e.placed = true
 	s.group.total.Add(1) // the configuration bounds these
@@ -218,20 +219,20 @@ func (ds *dialers) dialOne(now mono.Time, d *dialer, to []netip.Addr) {
 	s.do(now, e, sa.Initiate{})
 }
 
-// from are our addresses that a tunnel may be called from.
-func (c *Config) from(t *Tunnel) []netip.Addr {
-	if len(t.Locals) == 0 {
+// from are our addresses that a connection may be called from.
+func (c *Config) from(conn *policy.Connection) []netip.Addr {
+	if len(conn.Locals) == 0 {
 		return c.Listen
 	}
-	return t.Locals
+	return conn.Locals
 }
 
 // pathTo is how to call a connection's peer at an address: from the first of
 // ours that is here, else from the first.
-func (c *Config) pathTo(t *Tunnel, remote netip.Addr, absent func(netip.Addr) bool) (path sa.Path, err error) {
+func (c *Config) pathTo(conn *policy.Connection, remote netip.Addr, absent func(netip.Addr) bool) (path sa.Path, err error) {
 	remote = remote.Unmap()
 	err = errNoLocal
-	for _, local := range c.from(t) {
+	for _, local := range c.from(conn) {
 		if local.Unmap().Is4() != remote.Is4() || err == nil && absent(local) {
 			continue
 		}
@@ -316,7 +317,7 @@ func (ds *dialers) fallen(now mono.Time, d *dialer, lasted time.Duration, reason
 	switch reason {
 	case sa.ProtocolError, sa.LocalFailure:
 	default:
-		if !d.tunnel.Start { // what it was called for is over
+		if !d.conn.Start { // what it was called for is over
 			return
 		}
 	}
@@ -325,8 +326,8 @@ func (ds *dialers) fallen(now mono.Time, d *dialer, lasted time.Duration, reason
 
 // fell takes note that the last tunnel of a connection has gone which the peer
 // had called us for, or whose Child SA alone has.
-func (ds *dialers) fell(now mono.Time, t *Tunnel, lasted time.Duration, reason sa.Reason, err error) {
-	d := ds.of(t)
+func (ds *dialers) fell(now mono.Time, c *policy.Connection, lasted time.Duration, reason sa.Reason, err error) {
+	d := ds.of(c)
 	d.why = whyGone(reason, err)
 	ds.fallen(now, d, lasted, reason)
 }
@@ -388,7 +389,7 @@ func (ds *dialers) terminated(d *dialer) {
 // them had no SA.
 func (ds *dialers) terminate(m Match) (idle int) {
 	for _, d := range ds.list {
-		if m != "*" && string(m) != d.tunnel.Conn.Name {
+		if m != "*" && string(m) != d.conn.Name {
 			continue
 		}
 		if (d.dueAt != 0 || d.asking) && ds.shard.table.bySPI[d.spi] == nil && !d.kept {

@@ -27,7 +27,7 @@ const (
 func (ds *dialers) down(now mono.Time) (longest []Down, total int) {
 	var list []*dialer
 	for _, d := range ds.list {
-		if !d.missing(now, ds.shard.group.carriers[d.tunnel.Conn.Index].Load() > 0) {
+		if !d.missing(now, ds.shard.group.carried(d.conn)) {
 			continue
 		}
 		total++
@@ -37,7 +37,7 @@ func (ds *dialers) down(now mono.Time) (longest []Down, total int) {
 		}
 	}
 	for _, d := range longestDown(list, func(d *dialer) int64 { return int64(d.since) }) {
-		one := Down{Connection: d.tunnel.Conn.Name, DownMS: now.Sub(d.since).Milliseconds(), Why: d.why}
+		one := Down{Connection: d.conn.Name, DownMS: now.Sub(d.since).Milliseconds(), Why: d.why}
 		if one.Why == "" {
 			one.Why = "the peer does not answer"
 		}
@@ -52,7 +52,7 @@ func (ds *dialers) down(now mono.Time) (longest []Down, total int) {
 
 // missing tells that a connection is to be up, and has no tunnel, whoever called.
 func (d *dialer) missing(now mono.Time, carried bool) bool {
-	return d.tunnel.Start && !d.kept && !carried && d.since != 0 && (d.why != "" || now.Sub(d.since) >= firstCall)
+	return d.conn.Start && !d.kept && !carried && d.since != 0 && (d.why != "" || now.Sub(d.since) >= firstCall)
 }
 
 func longestDown[T any](list []T, since func(T) int64) []T {

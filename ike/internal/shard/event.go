@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/ikepulse/ikepulse/ike/internal/mono"
+	"github.com/ikepulse/ikepulse/ike/internal/policy"
 	"github.com/ikepulse/ikepulse/ike/internal/sa"
 	"github.com/ikepulse/ikepulse/ike/internal/wire"
 )
@@ -26,7 +27,7 @@ type Event struct {
 	PeerSPI uint64
 	Role    sa.Role
 	Conn    string // "" before the peer is known
-	Peer    sa.ID
+	Peer    policy.ID
 	Suite   string
 	Child   *Child
 	IdleFor time.Duration // of Closed for PeerDead: since the last sign of life; 0: unknown

@@ -7,7 +7,7 @@ import (
 
 	"github.com/ikepulse/ikepulse/ike/internal/halfopen"
 	"github.com/ikepulse/ikepulse/ike/internal/mono"
-	"github.com/ikepulse/ikepulse/ike/internal/sa"
+	"github.com/ikepulse/ikepulse/ike/internal/policy"
 )
 
 // gate is what strangers are measured by, over all shards: a limit split among
@@ -73,14 +73,14 @@ func (g *gate) repeated(place *halfopen.Place) {
 }
 
 // completed tells that the peer of a first message has proved to be id.
-func (g *gate) completed(now mono.Time, place *halfopen.Place, id sa.ID) {
+func (g *gate) completed(now mono.Time, place *halfopen.Place, id policy.ID) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.places.Completed(now, place)
 	g.failures.Proved(place.Key().Remote.Addr(), id.String())
 }
 
-func (g *gate) failed(now mono.Time, from netip.Addr, claimed sa.ID) time.Duration {
+func (g *gate) failed(now mono.Time, from netip.Addr, claimed policy.ID) time.Duration {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return g.failures.Failed(now, from, claimed.String())

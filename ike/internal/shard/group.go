@@ -21,19 +21,17 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/ikepulse/ikepulse/ike/internal/dpd"
 	"github.com/ikepulse/ikepulse/ike/internal/halfopen"
 	"github.com/ikepulse/ikepulse/ike/internal/mono"
+	"github.com/ikepulse/ikepulse/ike/internal/policy"
 	"github.com/ikepulse/ikepulse/ike/internal/sa"
 )
 
 // Config is what a Group is made of. It is not written after NewGroup.
 type Config struct {
 	Edges  Edges
-	Policy *sa.Policy
-	// Tunnels has one element for each of Policy.Conns, in their order.
-	Tunnels []Tunnel
-	Pools   []Pool
+	Policy *policy.Set
+	Pools  []Pool
 	// Listen are our addresses; a tunnel that we begin comes from the first
 	// of its peer's family.
 	Listen            []netip.Addr
@@ -57,16 +55,6 @@ type Config struct {
 	Surge func(Surge)
 }
 
-// Tunnel is what the loops know of a connection beside what its SAs do.
-type Tunnel struct {
-	Conn    *sa.Conn
-	Hosts   []Host       // where to call, the first first
-	Locals  []netip.Addr // where to call from; empty: any of Listen
-	DPD     dpd.Config
-	Start   bool // call as soon as the gateway runs
-	Restart bool // call again when the peer has died
-}
-
 // Group is all shards and what serves them.
 type Group struct {
 	conf      Config
@@ -78,11 +66,11 @@ type Group struct {
 	gate      gate
 	absent    atomic.Pointer[[]netip.Addr] // of our addresses; nil: none
 
-	carriers      []atomic.Int32 // tunnels that are up, of each connection
-	total         atomic.Int64   // tunnels' places that are taken
-	undeliverable atomic.Uint64  // datagrams for no shard
-	tally         tally          // of what is judged where it is read
-	done          chan struct{}  // closed when Run returns
+	carriers      map[*policy.Connection]*atomic.Int32 // tunnels that are up; the map itself stays as it is
+	total         atomic.Int64                         // tunnels' places that are taken
+	undeliverable atomic.Uint64                        // datagrams for no shard
+	tally         tally                                // of what is judged where it is read
+	done          chan struct{}                        // closed when Run returns
 }
 
 // NewGroup makes a group, whose Run is to be called once.
@@ -94,12 +82,15 @@ func NewGroup(c Config) (*Group, error) {
 	if err != nil {
 		return nil, err
 	}
-	g := &Group{conf: c, carriers: make([]atomic.Int32, len(c.Tunnels)), seed: maphash.MakeSeed(), done: make(chan struct{}), workers: newWorkers(c.JobBytes, c.Rand, c.Clock)}
+	g := &Group{conf: c, carriers: map[*policy.Connection]*atomic.Int32{}, seed: maphash.MakeSeed(), done: make(chan struct{}), workers: newWorkers(c.JobBytes, c.Rand, c.Clock)}
 	g.gate.cookies, g.gate.surges.began, g.gate.surges.read = cookies, make(chan struct{}, 1), &g.tally
 	g.gate.places, g.gate.failures = halfopen.NewPlaces(c.Limits), halfopen.NewFailures()
 	g.gate.replies = halfopen.NewReplies(halfopen.RepliesPerSecond)
 	if g.directory, err = newDirectory(c.Pools); err != nil {
 		return nil, err
+	}
+	for _, conn := range c.Policy.Connections {
+		g.carriers[conn] = new(atomic.Int32)
 	}
 	g.lookups = newLookups(&g.conf)
 	g.shards = make([]*Shard, c.Shards)
@@ -146,13 +137,20 @@ func (g *Group) reserve() bool {
 	return true
 }
 
-// owner is the shard that calls a tunnel's peer.
-func (g *Group) owner(t *Tunnel) *Shard { return g.shards[int(t.Conn.Index)%len(g.shards)] }
+// owner is the shard that calls a connection's peer.
+func (g *Group) owner(c *policy.Connection) *Shard { return g.shards[g.ownerIndex(c)] }
 
-// call has a tunnel's owner bring it up; wait may be nil.
-func (g *Group) call(t *Tunnel, wait chan<- error) bool {
-	s := g.owner(t)
-	return s.offer(func(now mono.Time) { s.dialers.call(now, t, wait) })
+func (g *Group) ownerIndex(c *policy.Connection) int {
+	return int(maphash.String(g.seed, c.Name) % uint64(len(g.shards)))
+}
+
+// carried reports whether a connection has a tunnel that is up, whoever called.
+func (g *Group) carried(c *policy.Connection) bool { return g.carriers[c].Load() > 0 }
+
+// call has a connection's owner bring it up; wait may be nil.
+func (g *Group) call(c *policy.Connection, wait chan<- error) bool {
+	s := g.owner(c)
+	return s.offer(func(now mono.Time) { s.dialers.call(now, c, wait) })
 }
 
 // Errors of Group's methods.
@@ -170,7 +168,7 @@ func (g *Group) Initiate(ctx context.Context, name string) error {
 		return ErrUnknown
 	}
 	wait := make(chan error, 1)
-	if !g.call(&g.conf.Tunnels[conn.Index], wait) {
+	if !g.call(conn, wait) {
 		return ErrBusy
 	}
 	select {
@@ -197,9 +195,8 @@ func (g *Group) Terminate(ctx context.Context, match Match) (int, error) {
 	}
 	n, err := g.each(ctx, match, func(s *Shard, now mono.Time, e *entry) {
 		if c := e.sa.Conn(); c != nil {
-			t := &s.conf.Tunnels[c.Index]
-			owner := g.owner(t)
-			owner.post(func(mono.Time) { owner.dialers.terminated(owner.dialers.of(t)) })
+			owner := g.owner(c)
+			owner.post(func(mono.Time) { owner.dialers.terminated(owner.dialers.of(c)) })
 		}
 		if e.dial != nil {
 			s.dialers.terminated(e.dial)

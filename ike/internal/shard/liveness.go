@@ -29,7 +29,7 @@ func (s *Shard) check(now mono.Time, e *entry) {
 	if s.cutOff(now, e) {
 		return
 	}
-	conf := s.conf.Tunnels[e.sa.Conn().Index].DPD
+	conf := e.sa.Conn().DPD
 	ev := s.evidence(e)
 	e.heard = ev.Auth
 	v := dpd.Judge(now, conf, ev)
@@ -62,7 +62,7 @@ func (s *Shard) onDrift(now mono.Time, p wire.Packet) {
 		return
 	}
 	s.begin(e)
-	v := dpd.Drifted(now, s.conf.Tunnels[e.sa.Conn().Index].DPD, s.evidence(e), e.driftAt)
+	v := dpd.Drifted(now, e.sa.Conn().DPD, s.evidence(e), e.driftAt)
 	if v.Why == dpd.TooSoon {
 		return
 	}

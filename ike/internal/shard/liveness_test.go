@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/ikepulse/ikepulse/ike/internal/mono"
+	"github.com/ikepulse/ikepulse/ike/internal/policy"
 	"github.com/ikepulse/ikepulse/ike/internal/sa"
 	"github.com/ikepulse/ikepulse/ike/internal/wire"
 )
@@ -60,8 +61,8 @@ func TestDead(t *testing.T) {
 		gateway.happened()
 		sent := len(gateway.held().sentIKE)
 		at := tick(heard.Add(idle.Delay))
-		for n := range sa.DefaultBackoff.Tries + 1 {
-			at = tick(at.Add(sa.DefaultBackoff.Wait(n)))
+		for n := range policy.DefaultBackoff.Tries + 1 {
+			at = tick(at.Add(policy.DefaultBackoff.Wait(n)))
 		}
 		w.after(at.Sub(w.now()) - 1)
 		gateway.wantEvents("probe sent", "retransmit", "retransmit", "retransmit", "retransmit", "retransmit")
@@ -91,10 +92,10 @@ func TestThousandLiveTunnels(t *testing.T) {
 	const tunnels = 1000
 	inBubble(t, func(w *world) {
 		gateway := w.site(gatewayAddr, 4, roadwarriors())
-		var conns []Tunnel
+		var conns []*policy.Connection
 		for i := range tunnels {
 			c := home(fmt.Sprintf("user%d@example.org", i))
-			c[0].Conn.Name, c[0].Start = fmt.Sprint(i), true
+			c[0].Name, c[0].Start = fmt.Sprint(i), true
 			conns = append(conns, c...)
 		}
 		client := w.site(clientAddr, 4, conns)
@@ -246,7 +247,7 @@ func TestRedial(t *testing.T) {
 	inBubble(t, func(w *world) {
 		conns := home("anna@example.org")
 		conns[0].Start = true
-		conns[0].Conn.Backoff = sa.Backoff{Timeout: time.Second, Base: 1, Tries: 1}
+		conns[0].Backoff = policy.Backoff{Timeout: time.Second, Base: 1, Tries: 1}
 		var begun []mono.Time
 		client := w.site(clientAddr, 2, conns)
 		w.after(time.Hour)
@@ -305,11 +306,11 @@ func TestInitiateFails(t *testing.T) {
 		w.site(gatewayAddr, 1, roadwarriors())
 		conns := home("anna@example.org")
 		nowhere := home("bert@example.org")
-		nowhere[0].Conn.Name, nowhere[0].Hosts = "nowhere", nil
+		nowhere[0].Name, nowhere[0].Hosts = "nowhere", nil
 		six := home("cleo@example.org")
-		six[0].Conn.Name, six[0].Hosts = "six", []Host{{Addr: netip.MustParseAddr("2001:db8::1")}}
+		six[0].Name, six[0].Hosts = "six", []policy.Host{{Addr: netip.MustParseAddr("2001:db8::1")}}
 		wrong := home("dora@example.net")
-		wrong[0].Conn.Name = "wrong"
+		wrong[0].Name = "wrong"
 		client := w.site(clientAddr, 2, slices.Concat(conns, nowhere, six, wrong))
 		for name, want := range map[string]string{
 			"home": "", "nobody": ErrUnknown.Error(), "nowhere": errNoRemote.Error(), "six": errNoLocal.Error(),
@@ -339,7 +340,7 @@ func TestKeepalive(t *testing.T) {
 		w.behindNAT(clientAddr, natAddr, 7000)
 		gateway := w.site(gatewayAddr, 2, roadwarriors())
 		conns := home("anna@example.org")
-		conns[0].Conn.NATKeepalive = 4 * time.Second
+		conns[0].NATKeepalive = 4 * time.Second
 		client := w.site(clientAddr, 2, conns)
 		client.initiate()
 		for range 20 {

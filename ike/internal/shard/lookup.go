@@ -8,14 +8,8 @@ import (
 	"time"
 
 	"github.com/ikepulse/ikepulse/ike/internal/mono"
+	"github.com/ikepulse/ikepulse/ike/internal/policy"
 )
-
-// Host is where a peer may be called: at an address, or at those that a name has
-// at the time of the call.
-type Host struct {
-	Addr netip.Addr
-	Name string // "": Addr
-}
 
 const (
 	// mostLookups is how many connections' names are resolved at once.
@@ -26,14 +20,14 @@ const (
 	mostAnswers = 16
 )
 
-// named reports whether a tunnel's peer is to be resolved.
-func named(t *Tunnel) bool {
-	return slices.ContainsFunc(t.Hosts, func(h Host) bool { return h.Name != "" })
+// named reports whether a connection's peer is to be resolved.
+func named(c *policy.Connection) bool {
+	return slices.ContainsFunc(c.Hosts, func(h policy.Host) bool { return h.Name != "" })
 }
 
-// addressesOf are those of a tunnel's peer that has no names.
-func addressesOf(t *Tunnel) (out []netip.Addr) {
-	for _, h := range t.Hosts {
+// addressesOf are those of a connection's peer that has no names.
+func addressesOf(c *policy.Connection) (out []netip.Addr) {
+	for _, h := range c.Hosts {
 		out = append(out, h.Addr)
 	}
 	return out
@@ -61,8 +55,8 @@ type lookups struct {
 
 func newLookups(c *Config) *lookups {
 	l := &lookups{conf: c}
-	for i := range c.Tunnels {
-		if named(&c.Tunnels[i]) {
+	for _, conn := range c.Policy.Connections {
+		if named(conn) {
 			l.named++
 		}
 	}
@@ -83,21 +77,21 @@ func (l *lookups) run(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case q := <-l.queue:
-			to, err := l.addresses(ctx, q.dial.tunnel)
+			to, err := l.addresses(ctx, q.dial.conn)
 			q.shard.post(func(now mono.Time) { q.shard.dialers.resolved(now, q.dial, to, err) })
 		}
 	}
 }
 
-// addresses are those where a tunnel's peer may be called, in the order of its
+// addresses are those where a connection's peer may be called, in the order of its
 // hosts. What is wrong with one name matters if there is nothing else.
-func (l *lookups) addresses(ctx context.Context, t *Tunnel) (to []netip.Addr, wrong error) {
-	for _, h := range t.Hosts {
+func (l *lookups) addresses(ctx context.Context, c *policy.Connection) (to []netip.Addr, wrong error) {
+	for _, h := range c.Hosts {
 		if h.Name == "" {
 			to = append(to, h.Addr)
 			continue
 		}
-		found, err := l.resolve(ctx, t, h.Name)
+		found, err := l.resolve(ctx, c, h.Name)
 		to = append(to, found...)
 		if wrong == nil {
 			wrong = err
@@ -111,7 +105,7 @@ func (l *lookups) addresses(ctx context.Context, t *Tunnel) (to []netip.Addr, wr
 
 // resolve gives the addresses of a name that can be called, and at least one or
 // an error.
-func (l *lookups) resolve(ctx context.Context, t *Tunnel, name string) ([]netip.Addr, error) {
+func (l *lookups) resolve(ctx context.Context, c *policy.Connection, name string) ([]netip.Addr, error) {
 	ctx, cancel := context.WithTimeout(ctx, lookupTime)
 	defer cancel()
 	found, err := l.conf.Edges.Resolve(ctx, name)
@@ -120,7 +114,7 @@ func (l *lookups) resolve(ctx context.Context, t *Tunnel, name string) ([]netip.
 	}
 	var to []netip.Addr
 	for _, a := range found[:min(len(found), mostAnswers)] {
-		if a = a.Unmap(); l.conf.callable(t, a) && !slices.Contains(to, a) {
+		if a = a.Unmap(); l.conf.callable(c, a) && !slices.Contains(to, a) {
 			to = append(to, a)
 		}
 	}
@@ -133,7 +127,7 @@ func (l *lookups) resolve(ctx context.Context, t *Tunnel, name string) ([]netip.
 // callable reports whether an address that a name has can be that of a peer. One
 // that a tunnel covers can be: what we send there stays outside, and with a
 // tunnel to everywhere or to the peer alone each right answer is such a one.
-func (c *Config) callable(t *Tunnel, a netip.Addr) bool {
+func (c *Config) callable(conn *policy.Connection, a netip.Addr) bool {
 	return a.IsGlobalUnicast() && !slices.Contains(c.Listen, a) &&
-		slices.ContainsFunc(c.from(t), func(ours netip.Addr) bool { return ours.Unmap().Is4() == a.Is4() })
+		slices.ContainsFunc(c.from(conn), func(ours netip.Addr) bool { return ours.Unmap().Is4() == a.Is4() })
 }

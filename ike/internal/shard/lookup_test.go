@@ -12,7 +12,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/ikepulse/ikepulse/ike/internal/sa"
+	"github.com/ikepulse/ikepulse/ike/internal/policy"
 )
 
 const peerName = "vpn.example.net"
@@ -82,9 +82,9 @@ func (d *directoryService) times(name string) int {
 func (d *directoryService) use(c *Config) { c.Edges.Resolve = d.resolve }
 
 // startedByName is a connection that is to be up, whose peer has a name.
-func startedByName() []Tunnel {
+func startedByName() []*policy.Connection {
 	conns := started()
-	conns[0].Hosts, conns[0].Conn.Remotes = []Host{{Name: peerName}}, nil
+	conns[0].Hosts, conns[0].Pins = []policy.Host{{Name: peerName}}, nil
 	return conns
 }
 
@@ -103,7 +103,7 @@ func TestNameIsResolvedAtEachCall(t *testing.T) {
 		}
 		first.vanish()
 		names.say(peerName, second)
-		w.after(idle.Delay + sa.DefaultBackoff.Total() + 2*firstPause)
+		w.after(idle.Delay + policy.DefaultBackoff.Total() + 2*firstPause)
 		if n := names.times(peerName); client.status().Up != 1 || other.status().Up != 1 || n != 2 {
 			t.Errorf("%d up, %d at the second, after %d lookups", client.status().Up, other.status().Up, n)
 		}
@@ -120,7 +120,7 @@ func TestAnswersTakeTurns(t *testing.T) {
 		gateway := w.site(gatewayAddr, 1, roadwarriors())
 		client := w.site(clientAddr, 1, startedByName(), names.use)
 		for range 3 {
-			w.after(sa.DefaultBackoff.Total() - time.Minute)
+			w.after(policy.DefaultBackoff.Total() - time.Minute)
 			slices.Reverse(order)
 			names.say(peerName, order...)
 			w.after(time.Minute + 2*firstPause)
@@ -187,7 +187,7 @@ func TestNameBesideAddress(t *testing.T) {
 	inBubble(t, func(w *world) {
 		gateway := w.site(gatewayAddr, 1, roadwarriors())
 		conns := startedByName()
-		conns[0].Hosts = append(conns[0].Hosts, Host{Addr: netip.MustParseAddr(gatewayAddr)})
+		conns[0].Hosts = append(conns[0].Hosts, policy.Host{Addr: netip.MustParseAddr(gatewayAddr)})
 		w.site(clientAddr, 1, conns, newDirectoryService().use)
 		w.after(time.Minute)
 		if gateway.status().Up != 1 {
@@ -203,18 +203,18 @@ func TestHungResolver(t *testing.T) {
 	inBubble(t, func(w *world) {
 		names := newDirectoryService()
 		gateway := w.site(gatewayAddr, 1, roadwarriors())
-		var conns []Tunnel
+		var conns []*policy.Connection
 		for i := range mostLookups {
 			name := fmt.Sprintf("hung%d.example.net", i)
 			names.hold(name)
 			hung := startedByName()
-			hung[0].Conn.Name, hung[0].Hosts[0].Name = name, name
+			hung[0].Name, hung[0].Hosts[0].Name = name, name
 			conns = append(conns, hung...)
 		}
 		names.say(peerName, gatewayAddr)
 		conns = append(conns, startedByName()...)
 		other := started()
-		other[0].Conn.Name, other[0].Conn.LocalID = "other", identity("bert@example.org")
+		other[0].Name, other[0].LocalID = "other", identity("bert@example.org")
 		client := w.site(clientAddr, 2, append(conns, other...), names.use)
 		w.after(lookupTime / 2)
 		if up := gateway.status().Up; up != 1 {
@@ -238,9 +238,9 @@ func TestHungResolver(t *testing.T) {
 
 // TestLateAnswer: what has happened while a name was being resolved counts.
 func TestLateAnswer(t *testing.T) {
-	named := func(t *testing.T) []Tunnel {
+	named := func(t *testing.T) []*policy.Connection {
 		conns := mirror(t, "head", "branch.example.org", "vpn.example.org", gatewayAddr)
-		conns[0].Start, conns[0].Conn.Remotes, conns[0].Hosts = true, nil, []Host{{Name: peerName}}
+		conns[0].Start, conns[0].Pins, conns[0].Hosts = true, nil, []policy.Host{{Name: peerName}}
 		return conns
 	}
 	for _, c := range []struct {
@@ -317,7 +317,7 @@ func TestLateAnswerAtTheEnd(t *testing.T) {
 		release := names.hold(peerName)
 		gateway := w.site(gatewayAddr, 1, roadwarriors())
 		other := started()
-		other[0].Conn.Name, other[0].Conn.LocalID = "other", identity("bert@example.org")
+		other[0].Name, other[0].LocalID = "other", identity("bert@example.org")
 		client := w.site(clientAddr, 1, append(startedByName(), other...), names.use)
 		w.after(lookupTime / 2)
 		gateway.vanish() // so that the goodbye takes its time
@@ -359,18 +359,18 @@ func TestAnswersThatAreNone(t *testing.T) {
 	for _, none := range []string{"0.0.0.0", "127.0.0.1", "224.0.0.1", "255.255.255.255", "169.254.1.1",
 		"::", "::1", "ff02::1", "fe80::1", "2001:db8::1", "198.51.100.8", "::ffff:198.51.100.7"} {
 		names.say(peerName, none)
-		if to, err := l.addresses(t.Context(), &tunnel); err == nil || len(to) > 0 {
+		if to, err := l.addresses(t.Context(), tunnel); err == nil || len(to) > 0 {
 			t.Errorf("%s: %v is called", none, to)
 		}
 		names.say(peerName, none, "::ffff:203.0.113.7", "203.0.113.8", "203.0.113.7")
-		to, err := l.addresses(t.Context(), &tunnel)
+		to, err := l.addresses(t.Context(), tunnel)
 		if err != nil || fmt.Sprint(to) != "[203.0.113.7 203.0.113.8]" {
 			t.Errorf("beside %s: %v, %v", none, to, err)
 		}
 	}
 	tunnel.Locals = []netip.Addr{netip.MustParseAddr("2001:db8::7")}
 	names.say(peerName, "203.0.113.7", "2001:db8::1")
-	if to, err := l.addresses(t.Context(), &tunnel); err != nil || fmt.Sprint(to) != "[2001:db8::1]" {
+	if to, err := l.addresses(t.Context(), tunnel); err != nil || fmt.Sprint(to) != "[2001:db8::1]" {
 		t.Errorf("from an address of the other family: %v, %v", to, err)
 	}
 	var many []string
@@ -378,7 +378,7 @@ func TestAnswersThatAreNone(t *testing.T) {
 		many = append(many, netip.AddrFrom16([16]byte{0x20, 1, 14: byte(i >> 8), 15: byte(i)}).String())
 	}
 	names.say(peerName, many...)
-	if to, err := l.addresses(t.Context(), &tunnel); err != nil || len(to) != mostAnswers {
+	if to, err := l.addresses(t.Context(), tunnel); err != nil || len(to) != mostAnswers {
 		t.Errorf("%d of %d, %v", len(to), len(many), err)
 	}
 }

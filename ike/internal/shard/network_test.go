@@ -6,7 +6,7 @@ import (
 	"testing"
 
 	"github.com/ikepulse/ikepulse/ike/internal/halfopen"
-	"github.com/ikepulse/ikepulse/ike/internal/sa"
+	"github.com/ikepulse/ikepulse/ike/internal/policy"
 	"github.com/ikepulse/ikepulse/ike/internal/suite"
 	"github.com/ikepulse/ikepulse/ike/internal/wire"
 )
@@ -29,7 +29,7 @@ func (w *world) still(shards int) *Group {
 	w.t.Helper()
 	s := &site{w: w, addr: netip.MustParseAddr(gatewayAddr), calls: map[string]int{}, spis: map[uint32]bool{}}
 	s.conf = Config{Edges: Edges{Tracker: s, DataPlane: func(int) DataPlane { return &plane{site: s} }, Sender: s,
-		AllocSPI: s.alloc, FreeSPI: s.free, ESPShard: s.espShard}, Policy: sa.NewPolicy(nil, nil), Shards: shards,
+		AllocSPI: s.alloc, FreeSPI: s.free, ESPShard: s.espShard}, Policy: policy.NewSet(nil, nil), Shards: shards,
 		Listen: []netip.Addr{s.addr}, Rand: rand.Reader, Clock: w.now, MaxSAs: 100, Limits: halfopen.Limits{}.Auto(100)}
 	g, err := NewGroup(s.conf)
 	if err != nil {

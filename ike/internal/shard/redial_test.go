@@ -9,12 +9,13 @@ import (
 	"time"
 
 	"github.com/ikepulse/ikepulse/ike/internal/mono"
+	"github.com/ikepulse/ikepulse/ike/internal/policy"
 	"github.com/ikepulse/ikepulse/ike/internal/sa"
 	"github.com/ikepulse/ikepulse/ike/internal/wire"
 )
 
 // started is a client's connection that is to be up.
-func started() []Tunnel {
+func started() []*policy.Connection {
 	conns := home("anna@example.org")
 	conns[0].Start, conns[0].DPD = true, idle
 	return conns
@@ -155,11 +156,11 @@ func TestOtherAddressesTakeTurns(t *testing.T) {
 		const second = "198.51.100.2"
 		first, backup := w.site(gatewayAddr, 1, roadwarriors()), w.site(second, 1, roadwarriors())
 		conns := started()
-		conns[0].Hosts = append(conns[0].Hosts, Host{Addr: netip.MustParseAddr(second)})
+		conns[0].Hosts = append(conns[0].Hosts, policy.Host{Addr: netip.MustParseAddr(second)})
 		client := w.site(clientAddr, 1, conns)
 		w.after(2 * time.Minute)
 		first.vanish()
-		w.after(idle.Delay + sa.DefaultBackoff.Total() + 2*firstPause)
+		w.after(idle.Delay + policy.DefaultBackoff.Total() + 2*firstPause)
 		if client.status().Up != 1 || backup.status().Up != 1 {
 			t.Errorf("the client has %d tunnels up, the backup %d", client.status().Up, backup.status().Up)
 		}
@@ -182,7 +183,7 @@ func TestPeerCallsFirst(t *testing.T) {
 		if err := a.group.Initiate(context.Background(), "branch"); err != nil {
 			t.Fatal(err)
 		}
-		w.after(sa.DefaultBackoff.Total())
+		w.after(policy.DefaultBackoff.Total())
 		w.mu.Lock()
 		deaf = false
 		w.mu.Unlock()
@@ -207,10 +208,10 @@ func TestManyDown(t *testing.T) {
 	w := &world{t: t, began: time.Now()}
 	g := w.still(1)
 	ds := &g.shards[0].dialers
-	g.conf.Tunnels, g.carriers = make([]Tunnel, many), make([]atomic.Int32, many)
 	for i := range many {
-		g.conf.Tunnels[i] = Tunnel{Start: true, Conn: &sa.Conn{Index: uint32(i), Name: fmt.Sprint(i)}}
-		d := ds.of(&g.conf.Tunnels[i])
+		c := &policy.Connection{Start: true, Name: fmt.Sprint(i)}
+		g.carriers[c] = new(atomic.Int32)
+		d := ds.of(c)
 		d.why, d.since = "the peer is dead", w.now().Add(-time.Duration(1+i*7919%many)*time.Second)
 	}
 	longest, total := ds.down(w.now())

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/ikepulse/ikepulse/ike/internal/mono"
+	"github.com/ikepulse/ikepulse/ike/internal/policy"
 	"github.com/ikepulse/ikepulse/ike/internal/sa"
 	"github.com/ikepulse/ikepulse/ike/internal/wheel"
 	"github.com/ikepulse/ikepulse/ike/internal/wire"
@@ -264,7 +265,7 @@ func (s *Shard) read(b []byte) {
 }
 
 // failedAuth tells how long somebody who has failed is to wait for his answer.
-func (s *Shard) failedAuth(now mono.Time, from netip.Addr, claimed sa.ID) time.Duration {
+func (s *Shard) failedAuth(now mono.Time, from netip.Addr, claimed policy.ID) time.Duration {
 	wait := s.group.gate.failed(now, from, claimed)
 	if wait > 0 {
 		s.count[cAuthsDelayed]++

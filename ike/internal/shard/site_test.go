@@ -143,7 +143,7 @@ func (s *site) Put(spi uint64, record []byte, room int) error {
 		s.w.t.Errorf("a record of %d bytes, and its SA was to need %d", len(record), s.room[spi])
 	}
 	var r sa.Record
-	if err := r.UnmarshalBinary(record); err != nil {
+	if err := r.Decode(record, s.conf.Policy); err != nil {
 		s.w.t.Errorf("a record that cannot be read: %v", err)
 	}
 	return nil

@@ -176,7 +176,7 @@ func (s *Shard) liveness(now mono.Time, e *entry) Liveness {
 	}
 	if c := e.sa.Conn(); c != nil {
 		l.MaxTries = c.Backoff.Tries
-		l.Alarm = alarm(now, e.sa.Created(), ev, s.conf.Tunnels[c.Index].DPD.Delay)
+		l.Alarm = alarm(now, e.sa.Created(), ev, c.DPD.Delay)
 	}
 	if next := mono.Earliest(e.sa.Deadline(), e.checkAt); next != 0 {
 		ms := max(next.Sub(now), 0).Milliseconds()

@@ -16,7 +16,7 @@ import (
 	"github.com/ikepulse/ikepulse/ike/internal/dpd"
 	"github.com/ikepulse/ikepulse/ike/internal/halfopen"
 	"github.com/ikepulse/ikepulse/ike/internal/mono"
-	"github.com/ikepulse/ikepulse/ike/internal/sa"
+	"github.com/ikepulse/ikepulse/ike/internal/policy"
 	"github.com/ikepulse/ikepulse/ike/internal/wire"
 )
 
@@ -24,16 +24,17 @@ import (
 func (w *world) crowd(clients, perAddress int) *site {
 	w.t.Helper()
 	base := home("anna@example.org")[0]
-	var conns []Tunnel
+	var conns []*policy.Connection
 	var addrs []netip.Addr
 	for i := range clients {
 		if i%perAddress == 0 {
 			addrs = append(addrs, netip.AddrFrom4([4]byte(binary.BigEndian.AppendUint32(nil, 10<<24|uint32(i/perAddress+1)))))
 		}
-		conn := *base.Conn
+		conn := *base
 		conn.Name, conn.LocalID = fmt.Sprintf("client%d", i), identity(fmt.Sprintf("client%d@example.org", i))
 		conn.Backoff.Tries = 9 // patient, since the network is bad
-		conns = append(conns, Tunnel{DPD: dpd.Config{Mode: dpd.Off}, Hosts: base.Hosts, Conn: &conn, Locals: addrs[len(addrs)-1:]})
+		conn.Locals = addrs[len(addrs)-1:]
+		conns = append(conns, &conn)
 	}
 	s := w.site(addrs[0].String(), 4, conns, func(c *Config) { c.Listen, c.MaxSAs, c.Workers = addrs, clients, 2 })
 	w.mu.Lock()
@@ -52,11 +53,11 @@ const burstPause = 15 * time.Second
 func (s *site) come(bursts int) (outcomes map[string]int) {
 	outcomes = map[string]int{}
 	done := make(chan error)
-	for i := range s.conf.Tunnels {
+	for i := range s.conf.Policy.Connections {
 		go func() { // ends with its outcome
-			inBurst := len(s.conf.Tunnels) / bursts
+			inBurst := len(s.conf.Policy.Connections) / bursts
 			time.Sleep(time.Duration(i/inBurst)*burstPause + time.Second*time.Duration(i%inBurst)/time.Duration(inBurst))
-			name := s.conf.Tunnels[i].Conn.Name
+			name := s.conf.Policy.Connections[i].Name
 			err := s.group.Initiate(context.Background(), name)
 			for ; errors.Is(err, ErrBusy); err = s.group.Initiate(context.Background(), name) {
 				time.Sleep(10 * time.Millisecond)
@@ -64,7 +65,7 @@ func (s *site) come(bursts int) (outcomes map[string]int) {
 			done <- err
 		}()
 	}
-	for range s.conf.Tunnels {
+	for range s.conf.Policy.Connections {
 		why := "up"
 		if err := <-done; err != nil {
 			why = err.Error()
@@ -472,7 +473,7 @@ func TestFailuresBackOff(t *testing.T) {
 	inBubble(t, func(w *world) {
 		w.site(gatewayAddr, 2, roadwarriors())
 		guesser := w.site(clientAddr, 1, home("anna@example.org"), func(c *Config) {
-			c.Policy = sa.NewPolicy([]*sa.Conn{c.Tunnels[0].Conn}, []sa.Secret{{ID: pattern("%any"), PSK: []byte("a guess, as long as it has to be")}})
+			c.Policy = policy.NewSet(c.Policy.Connections, []policy.Secret{{Remote: pattern("%any"), PSK: []byte("a guess, as long as it has to be")}})
 		})
 		var waits []time.Duration
 		for range 8 {
@@ -507,7 +508,7 @@ func TestFailuresBackOff(t *testing.T) {
 func TestCookieSurvivesAnotherGroup(t *testing.T) {
 	inBubble(t, func(w *world) {
 		conns := roadwarriors()
-		conns[0].Conn.Proposals = ikeProposals("aes256gcm16-prfsha256-ecp256")
+		conns[0].Proposals = ikeProposals("aes256gcm16-prfsha256-ecp256")
 		gateway := w.site(gatewayAddr, 2, conns, func(c *Config) { c.Limits.CookiesFrom = 1 })
 		gateway.group.gate.press(w.now())
 		var kinds []string
@@ -530,7 +531,7 @@ func TestCookieSurvivesAnotherGroup(t *testing.T) {
 			kinds = append(kinds, what)
 		}
 		mine := home("anna@example.org")
-		mine[0].Conn.Proposals = ikeProposals("aes256gcm16-prfsha256-x25519-ecp256")
+		mine[0].Proposals = ikeProposals("aes256gcm16-prfsha256-x25519-ecp256")
 		w.site(clientAddr, 1, mine).initiate()
 		want := []string{"false KE 31", "true COOKIE", "false COOKIE KE 31", "true INVALID_KE_PAYLOAD", "false COOKIE KE 19", "true KE 19"}
 		if !slices.Equal(kinds, want) || gateway.status().Counters["cookies_demanded"] != 1 {

@@ -173,8 +173,8 @@ func (s *Shard) drop(now mono.Time, e *entry) {
 		s.dialers.hungUp(now, e)
 	}
 	if c := e.sa.Conn(); c != nil && e.reason == sa.PeerDead {
-		if t := &s.conf.Tunnels[c.Index]; t.Restart && !t.Start { // which is called anyhow
-			s.group.call(t, nil)
+		if c.Restart && !c.Start { // which is called anyhow
+			s.group.call(c, nil)
 		}
 	}
 }

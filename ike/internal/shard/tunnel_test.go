@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ikepulse/ikepulse/ike/internal/policy"
 	"github.com/ikepulse/ikepulse/ike/internal/sa"
 )
 
@@ -83,14 +84,14 @@ func TestBothRoles(t *testing.T) {
 }
 
 // mirror is a connection without pools that either side can call.
-func mirror(t *testing.T, name, local, remote, at string) []Tunnel {
+func mirror(t *testing.T, name, local, remote, at string) []*policy.Connection {
 	t.Helper()
 	c := roadwarriors()[0]
-	conn := *c.Conn
+	conn := *c
 	conn.Name, conn.LocalID, conn.RemoteID = name, identity(local), pattern(remote)
-	conn.Remotes, conn.Pools, conn.Child.Local = []netip.Addr{netip.MustParseAddr(at)}, nil, nil
-	c.Conn, c.Hosts = &conn, []Host{{Addr: netip.MustParseAddr(at)}}
-	return []Tunnel{c}
+	conn.Pins, conn.Pools, conn.Child.Local = []netip.Addr{netip.MustParseAddr(at)}, nil, nil
+	conn.Hosts = []policy.Host{{Addr: netip.MustParseAddr(at)}}
+	return []*policy.Connection{&conn}
 }
 
 // The endpoint of a peer behind a NAT moves while traffic flows, and any socket

@@ -14,6 +14,7 @@ import (
 	"github.com/ikepulse/ikepulse/ike/internal/dpd"
 	"github.com/ikepulse/ikepulse/ike/internal/halfopen"
 	"github.com/ikepulse/ikepulse/ike/internal/mono"
+	"github.com/ikepulse/ikepulse/ike/internal/policy"
 	"github.com/ikepulse/ikepulse/ike/internal/sa"
 	"github.com/ikepulse/ikepulse/ike/internal/suite"
 	"github.com/ikepulse/ikepulse/ike/internal/wire"
@@ -96,7 +97,7 @@ func (w *world) send(p wire.Packet) {
 }
 
 // site makes a group at an address. It runs until the test ends or stop.
-func (w *world) site(addr string, shards int, conns []Tunnel, change ...func(*Config)) *site {
+func (w *world) site(addr string, shards int, conns []*policy.Connection, change ...func(*Config)) *site {
 	w.t.Helper()
 	s := &site{w: w, addr: netip.MustParseAddr(addr), ended: make(chan struct{}),
 		tracked: map[uint32]track{}, stamps: map[uint32]evidence{}, records: map[uint64]int{}, room: map[uint64]int{}, spis: map[uint32]bool{},
@@ -104,15 +105,11 @@ func (w *world) site(addr string, shards int, conns []Tunnel, change ...func(*Co
 	for range shards {
 		s.planes = append(s.planes, &plane{site: s, in: map[uint32]*sa.ChildSA{}, out: map[uint32]*sa.ChildSA{}, sent: map[uint32]int64{}})
 	}
-	var list []*sa.Conn
-	for i := range conns {
-		list = append(list, conns[i].Conn)
-	}
 	s.conf = Config{
 		Edges: Edges{Tracker: s, DataPlane: func(i int) DataPlane { return s.planes[i] }, Sender: s, Store: s,
 			AllocSPI: s.alloc, FreeSPI: s.free, ESPShard: s.espShard},
-		Policy:  sa.NewPolicy(list, []sa.Secret{{ID: pattern("%any"), PSK: []byte("a secret of the two, long enough")}}),
-		Tunnels: conns, Listen: []netip.Addr{s.addr}, IKEPort: 500, NATTPort: 4500,
+		Policy: policy.NewSet(conns, []policy.Secret{{Remote: pattern("%any"), PSK: []byte("a secret of the two, long enough")}}),
+		Listen: []netip.Addr{s.addr}, IKEPort: 500, NATTPort: 4500,
 		Pools:    []Pool{{Name: "office", Prefixes: []netip.Prefix{netip.MustParsePrefix("10.99.0.0/16")}}},
 		HalfOpen: 30 * time.Second, Limits: halfopen.Limits{}.Auto(1 << 18), Shards: shards, MaxSAs: 4096, Workers: 2, JobBytes: 64 << 20,
 		Rand: rand.Reader, Clock: w.now, After: time.After,
@@ -175,15 +172,15 @@ func (s *site) comeBack() {
 	s.w.sites[s.addr] = s
 }
 
-func pattern(s string) sa.Pattern {
-	p, err := sa.ParsePattern(s)
+func pattern(s string) policy.Pattern {
+	p, err := policy.ParsePattern(s)
 	if err != nil {
 		panic(err)
 	}
 	return p
 }
 
-func identity(s string) sa.ID { id, _ := pattern(s).Exact(); return id }
+func identity(s string) policy.ID { id, _ := pattern(s).Exact(); return id }
 
 func ikeProposals(names ...string) (out []suite.Proposal) {
 	for _, n := range names {
@@ -219,20 +216,20 @@ const (
 var idle = dpd.Config{Mode: dpd.Idle, Delay: 30 * time.Second, MaxSuppress: 10 * time.Minute}
 
 // roadwarriors is the gateway's connection.
-func roadwarriors() []Tunnel {
-	return []Tunnel{{DPD: idle, Conn: &sa.Conn{Name: "roadwarriors", LocalID: identity("vpn.example.org"),
+func roadwarriors() []*policy.Connection {
+	return []*policy.Connection{{DPD: idle, Name: "roadwarriors", LocalID: identity("vpn.example.org"),
 		RemoteID: pattern("*@example.org"), Proposals: ikeProposals("aes256gcm16-prfsha256-x25519"),
-		Child: sa.ChildConfig{Name: "net", Proposals: espProposals("aes256gcm16-esn"), Local: []wire.Selector{prefix("10.0.0.0/8")}},
-		Pools: []string{"office"}, Backoff: sa.DefaultBackoff}}}
+		Child: policy.Child{Name: "net", Proposals: espProposals("aes256gcm16-esn"), Local: []wire.Selector{prefix("10.0.0.0/8")}},
+		Pools: []string{"office"}, Backoff: policy.DefaultBackoff}}
 }
 
 // home is a client's connection.
-func home(who string) []Tunnel {
-	return []Tunnel{{DPD: dpd.Config{Mode: dpd.Off}, Hosts: []Host{{Addr: netip.MustParseAddr(gatewayAddr)}}, Conn: &sa.Conn{Name: "home", LocalID: identity(who),
-		RemoteID: pattern("vpn.example.org"), Remotes: []netip.Addr{netip.MustParseAddr(gatewayAddr)},
+func home(who string) []*policy.Connection {
+	return []*policy.Connection{{DPD: dpd.Config{Mode: dpd.Off}, Hosts: []policy.Host{{Addr: netip.MustParseAddr(gatewayAddr)}}, Name: "home", LocalID: identity(who),
+		RemoteID: pattern("vpn.example.org"), Pins: []netip.Addr{netip.MustParseAddr(gatewayAddr)},
 		Proposals: ikeProposals("aes256gcm16-prfsha256-x25519"),
-		Child:     sa.ChildConfig{Name: "net", Proposals: espProposals("aes256gcm16-esn"), Remote: []wire.Selector{prefix("10.0.0.0/8")}},
-		VIPs:      []netip.Addr{netip.IPv4Unspecified()}, Backoff: sa.DefaultBackoff}}}
+		Child:     policy.Child{Name: "net", Proposals: espProposals("aes256gcm16-esn"), Remote: []wire.Selector{prefix("10.0.0.0/8")}},
+		VIPs:      []netip.Addr{netip.IPv4Unspecified()}, Backoff: policy.DefaultBackoff}}
 }
 
 // behindNAT puts an address behind a NAT.

@@ -1,4 +1,4 @@
-package sa
+package policy
 
 import (
 	"math"
