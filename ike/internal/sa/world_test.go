@@ -235,7 +235,7 @@ func (w *world) step(n *node, st Step) {
 }
 
 func agree(n *node, a Agree) Agreed {
-	var r Agreed
+	r := Agreed{Alone: true}
 	if r.Private = a.Private; r.Private == nil {
 		r.Private, r.Err = suite.Generate(a.Group, n.env.Rand)
 	}
