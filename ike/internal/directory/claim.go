@@ -12,11 +12,16 @@ import (
 // holder is a pair that has SAs.
 type holder struct {
 	pair     Pair
-	claims   []*claim // the oldest first; without those that were told to go
-	leaving  int      // SAs that were told to go and are not gone yet
-	waiting  []Order  // answers that wait for those
-	shares   [2]share // of addresses, IPv4's and IPv6's
+	claims   []*claim  // the oldest first; without those that were told to go
+	shares   [2]*share // of addresses, IPv4's and IPv6's; nil: none was ever had
+	leaving  *leaving  // nil: nobody is
 	probedAt mono.Time
+}
+
+// leaving is what waits for SAs that were told to go.
+type leaving struct {
+	sas     int
+	answers []Order
 }
 
 // claim is one SA of a pair.
@@ -24,13 +29,21 @@ type claim struct {
 	spi      uint64
 	holder   *holder
 	conn     *policy.Connection
-	ours     bool
-	from     netip.AddrPort
 	since    mono.Time
+	leases   [2]*lease // one a family
+	from     endpoint
+	ours     bool
 	leaving  bool
 	carrying bool // its Child SA is up
-	leases   []*lease
 }
+
+// endpoint is where a peer is, without a pointer.
+type endpoint struct {
+	addr [16]byte
+	port uint16
+}
+
+func endpointOf(a netip.AddrPort) endpoint { return endpoint{a.Addr().As16(), a.Port()} }
 
 // Admit enters an SA, or refuses it. Where it takes the place of others it is answered
 // when they are gone: so no data plane meets two SAs for the same traffic.
@@ -45,15 +58,15 @@ func (d *Directory) Admit(now mono.Time, r Request) []Order {
 		return append(append(orders, h.probe(now)...), Order{SPI: r.SPI, Do: Answer, Admission: Admission{Rule: rule}})
 	}
 	d.pairs[pair] = h
-	c := &claim{spi: r.SPI, holder: h, conn: r.Conn, ours: r.Ours, from: r.From, since: now}
+	c := &claim{spi: r.SPI, holder: h, conn: r.Conn, ours: r.Ours, from: endpointOf(r.From), since: now}
 	answer := Order{SPI: r.SPI, Do: Answer, Admission: d.lease(c, r.Want)}
 	if answer.Rule == policy.TooManyLeases {
 		orders = append(orders, h.probe(now)...)
 	}
 	h.claims = append(h.claims, c)
 	d.claims[r.SPI] = c
-	if h.leaving > 0 {
-		h.waiting = append(h.waiting, answer)
+	if h.leaving != nil {
+		h.leaving.answers = append(h.leaving.answers, answer)
 		return orders
 	}
 	return append(orders, answer)
@@ -114,11 +127,20 @@ func (h *holder) probe(now mono.Time) (orders []Order) {
 // dismiss takes note that an SA was told to go. It will leave, as every SA does; its
 // addresses are there for the one that takes its place.
 func (h *holder) dismiss(c *claim) {
-	h.claims = slices.DeleteFunc(h.claims, func(o *claim) bool { return o == c })
-	h.leaving++
+	h.drop(c)
 	c.leaving = true
-	for _, l := range c.leases {
-		h.unshare(l)
+	if h.leaving == nil {
+		h.leaving = &leaving{}
+	}
+	h.leaving.sas++
+}
+
+func (h *holder) drop(c *claim) {
+	h.claims = slices.DeleteFunc(h.claims, func(o *claim) bool { return o == c })
+	for family, l := range c.leases {
+		if l != nil {
+			h.shares[family].unshare(l)
+		}
 	}
 }
 
@@ -131,19 +153,27 @@ func (d *Directory) Leave(spi uint64) []Order {
 	delete(d.claims, spi)
 	h := c.holder
 	if c.leaving {
-		h.leaving--
+		h.leaving.sas--
 	} else {
-		h.dismiss(c)
-		h.leaving--
+		h.drop(c)
 	}
 	for _, l := range c.leases {
-		l.release()
+		if l != nil {
+			l.release()
+		}
 	}
-	if h.leaving > 0 {
-		return nil
+	return d.settle(h)
+}
+
+// settle gives the answers that nobody has to be waited for any more, and forgets a
+// pair that has no SA.
+func (d *Directory) settle(h *holder) (orders []Order) {
+	if h.leaving != nil {
+		if h.leaving.sas > 0 {
+			return nil
+		}
+		orders, h.leaving = h.leaving.answers, nil
 	}
-	orders := h.waiting
-	h.waiting = nil
 	if len(h.claims) == 0 {
 		delete(d.pairs, h.pair)
 	}
@@ -160,7 +190,7 @@ func (d *Directory) Carries(spi uint64, up bool) []Order {
 		return nil
 	}
 	c.carrying = up
-	if c.holder.pair.local.Compare(c.holder.pair.peer) <= 0 {
+	if !c.holder.pair.higher {
 		return nil // ours stays, and the peer deletes his
 	}
 	var ours, his *claim

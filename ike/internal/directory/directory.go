@@ -33,21 +33,23 @@ type Pool struct {
 	DNS      []netip.Addr
 }
 
-// Pair is our identity and a peer's.
+// Pair is our identity and a peer's. It is what a million peers are found by, so it is
+// small.
 type Pair struct {
-	local, peer policy.ID
-	from        netip.Addr // only of a stranger with a private address
+	name   string // no two have the same
+	higher bool   // our identity is the higher of the two
 }
 
-// PairOf is the pair of a peer who has proved his identity.
+// PairOf is the pair of a peer who has proved his identity, and calls from an address.
 func PairOf(conn *policy.Connection, peer policy.ID, from netip.Addr) Pair {
-	p := Pair{local: conn.LocalID, peer: peer}
+	own := conn.LocalID
+	name := fmt.Appendf(nil, "%d,%d:%s%d,%d:%s", own.Kind, len(own.Data), own.Data, peer.Kind, len(peer.Data), peer.Data)
 	if a, ok := peer.Addr(); ok && private(a) {
 		if _, exact := conn.RemoteID.Exact(); !exact {
-			p.from = from
+			name = from.AppendTo(name)
 		}
 	}
-	return p
+	return Pair{string(name), own.Compare(peer) > 0}
 }
 
 // sharedAddresses are those between a carrier's NAT and its customers. RFC 6598
@@ -126,7 +128,7 @@ func (d *Directory) Alone(p Pair) bool { return d.pairs[p] == nil && d.calls[p] 
 // Moved takes note of where the peer of an SA is now.
 func (d *Directory) Moved(spi uint64, to netip.AddrPort) {
 	if c := d.claims[spi]; c != nil {
-		c.from = to
+		c.from = endpointOf(to)
 	}
 }
 

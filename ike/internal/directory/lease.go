@@ -25,15 +25,22 @@ type share struct {
 
 func (s *share) taken() int { return s.next - len(s.free) }
 
+// share is what the pair has of a family.
+func (h *holder) share(family int) *share {
+	if h.shares[family] == nil {
+		h.shares[family] = &share{}
+	}
+	return h.shares[family]
+}
+
 // lease is an address that an SA has, or two: the one that a peer is about to end, and
 // the one that he has made in its place from the same endpoint.
 type lease struct {
-	family  int // index of shares
-	ordinal int
-	from    *addresses
+	from *addresses
 	pool.Lease
-	users int // SAs that were not told to go
-	held  int // all
+	ordinal int32
+	users   int32 // SAs that have it and were not told to go
+	held    int32 // all that have it
 }
 
 // lease gives the addresses that are wanted.
@@ -46,7 +53,7 @@ func (d *Directory) lease(c *claim, want []netip.Addr) (a Admission) {
 		}
 		l.users++
 		l.held++
-		c.leases = append(c.leases, l)
+		c.leases[familyOf(w)] = l
 		a.Addrs = append(a.Addrs, l.Addr)
 		a.DNS = append(a.DNS, l.from.dnsFor(l.Addr)...)
 	}
@@ -63,7 +70,7 @@ func (d *Directory) leaseOne(c *claim, want netip.Addr) (*lease, policy.Rule) {
 	if l := h.beside(c, family); l != nil {
 		return l, policy.Accepted
 	}
-	share := &h.shares[family]
+	share := h.share(family)
 	if share.taken() >= c.conn.MaxLeases {
 		return nil, policy.TooManyLeases
 	}
@@ -72,7 +79,7 @@ func (d *Directory) leaseOne(c *claim, want netip.Addr) (*lease, policy.Rule) {
 		ordinal := h.ordinal(c, share, from, want)
 		if l, ok := from.pool.Lease(h.pair.leaseName(ordinal), want); ok {
 			share.take(ordinal)
-			return &lease{family: family, ordinal: ordinal, from: from, Lease: l}, policy.Accepted
+			return &lease{ordinal: int32(ordinal), from: from, Lease: l}, policy.Accepted
 		}
 	}
 	return nil, policy.NoAddress
@@ -85,14 +92,15 @@ func (h *holder) beside(c *claim, family int) *lease {
 		if o.from != c.from {
 			continue
 		}
-		for _, l := range o.leases {
-			if l.family == family && slices.Contains(c.conn.Pools, l.from.conf.Name) {
-				return l
-			}
+		if l := o.leases[family]; l != nil && l.users < mostUsers && slices.Contains(c.conn.Pools, l.from.conf.Name) {
+			return l
 		}
 	}
 	return nil
 }
+
+// mostUsers is how many SAs may have one lease.
+const mostUsers = 16
 
 // mostAsked is how many of a pair's former addresses are compared with the one that
 // is asked for.
@@ -125,11 +133,11 @@ func (s *share) take(ordinal int) {
 	s.free = slices.Delete(s.free, at, at+1)
 }
 
-// unshare takes note that one of the SAs that have a lease was told to go.
-func (h *holder) unshare(l *lease) {
+// unshare takes note that one of the SAs that have a lease has it no more, or was told
+// to go.
+func (s *share) unshare(l *lease) {
 	if l.users--; l.users == 0 {
-		s := &h.shares[l.family]
-		s.free = append(s.free, l.ordinal)
+		s.free = append(s.free, int(l.ordinal))
 	}
 }
 
@@ -142,9 +150,7 @@ func (l *lease) release() {
 }
 
 // leaseName is whom the pool remembers an address for.
-func (p Pair) leaseName(ordinal int) string {
-	return fmt.Sprintf("%d\x00%s\x00%d\x00%s\x00%v\x00%d", p.local.Kind, p.local.Data, p.peer.Kind, p.peer.Data, p.from, ordinal)
-}
+func (p Pair) leaseName(ordinal int) string { return fmt.Sprintf("%s#%d", p.name, ordinal) }
 
 // dnsFor are the pool's servers of an address's family.
 func (p *addresses) dnsFor(a netip.Addr) (out []netip.Addr) {
