@@ -146,6 +146,17 @@ func TestUnique(t *testing.T) {
 	}
 }
 
+// TestKeepAtOnce: of two handshakes that the peer has under way at once the first to
+// prove itself stays.
+func TestKeepAtOnce(t *testing.T) {
+	b := newBook(t, office("10.99.0.0/24"))
+	b.conn.Unique = policy.UniqueKeep
+	first, second := b.comes(1, "anna@example.org"), b.comes(2, "anna@example.org")
+	b.want(b.admit(second), "2 gets [10.99.0.1]")
+	b.want(b.admit(first), "2 probe; 1 is not unique []")
+	b.wantEmpty()
+}
+
 // TestOtherPairs: the same peer with another of our identities is another pair, and so
 // is another peer.
 func TestOtherPairs(t *testing.T) {

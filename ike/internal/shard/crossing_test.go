@@ -192,6 +192,22 @@ func TestContactIsTrue(t *testing.T) {
 	})
 }
 
+// auths are the lengths of the IKE_AUTH requests that a site has sent, each once.
+// INITIAL_CONTACT takes 8 bytes.
+func (s *site) auths() (lengths []int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	seen := map[string]bool{}
+	for _, data := range s.sentIKE {
+		h, err := wire.ParseHeader(data)
+		if err == nil && h.Exchange == wire.IKEAuth && h.Flags&wire.FlagResponse == 0 && !seen[string(data)] {
+			seen[string(data)] = true
+			lengths = append(lengths, len(data))
+		}
+	}
+	return lengths
+}
+
 // TestHalfOpenIsNotAlone: while the peer's own call is half-open nobody claims to have
 // no other SA.
 func TestHalfOpenIsNotAlone(t *testing.T) {
@@ -218,6 +234,36 @@ func TestHalfOpenIsNotAlone(t *testing.T) {
 					t.Error(err)
 				}
 			}
+			if of, alone := a.auths(), b.auths(); len(of) != 1 || len(alone) != 1 || of[0]+8 != alone[0] {
+				t.Errorf("a sent %v, who was being called, and b %v, who was not", of, alone)
+			}
 		})
 	}
+}
+
+// TestPeerCalledMeanwhile: our call does not get through, and the peer's has: then
+// there is a tunnel, and no reason to call again or to say that there is none.
+func TestPeerCalledMeanwhile(t *testing.T) {
+	inBubble(t, func(w *world) {
+		sites := w.company(false, policy.UniqueNo, "a", "b")
+		a, b := sites[0], sites[1]
+		w.drop = func(p wire.Packet) bool {
+			h, err := wire.ParseHeader(p.Data)
+			return err == nil && h.Exchange == wire.IKESAInit && h.Flags&wire.FlagResponse == 0 && p.Local.Addr() == netip.MustParseAddr(a.addr)
+		}
+		done := make(chan error, 1)
+		go func() { done <- a.group.Initiate(context.Background(), "b") }() // ends with its result
+		w.after(time.Second)
+		if err := b.group.Initiate(context.Background(), "a"); err != nil {
+			t.Fatal(err)
+		}
+		if err := <-done; err != nil {
+			t.Errorf("the peer's tunnel is up, and a hears: %v", err)
+		}
+		w.after(time.Hour)
+		wantOneEach(t, "called meanwhile", sites)
+		if n := len(a.begun()); n != 1 {
+			t.Errorf("a has called %d times", n)
+		}
+	})
 }
