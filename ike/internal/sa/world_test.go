@@ -58,6 +58,8 @@ type node struct {
 	lease    []netip.Addr
 	cookies  [][]byte // that the node may have asked for
 	noLease  bool
+	refuse   policy.Rule // by which it admits nobody
+	company  bool        // there is another SA between the two
 	onAdmit  func()
 	records  int
 	record   []byte // last persisted
@@ -235,7 +237,7 @@ func (w *world) step(n *node, st Step) {
 }
 
 func agree(n *node, a Agree) Agreed {
-	r := Agreed{Alone: true}
+	r := Agreed{Alone: !n.company}
 	if r.Private = a.Private; r.Private == nil {
 		r.Private, r.Err = suite.Generate(a.Group, n.env.Rand)
 	}
@@ -251,6 +253,9 @@ func agree(n *node, a Agree) Agreed {
 func (n *node) admit(a Admit) Admitted {
 	if n.onAdmit != nil {
 		n.onAdmit()
+	}
+	if n.refuse != policy.Accepted {
+		return Admitted{Rule: n.refuse}
 	}
 	if len(a.Want) == 0 || n.noLease {
 		return Admitted{}
