@@ -102,7 +102,7 @@ func TestSecretsAreNotPrinted(t *testing.T) {
 // the kind, then the bytes.
 func TestCompare(t *testing.T) {
 	order := made(t, identity, []string{"203.0.113.9", "203.0.113.10", "198.51.100.1", "a.example.org", "b.example.org", "a@example.org", "2001:db8::1", "keyid:a"})
-	order[0], order[2] = order[2], order[0]
+	order[0], order[1], order[2] = order[2], order[0], order[1]
 	for i, a := range order {
 		for j, b := range order {
 			if got := a.Compare(b); got < 0 != (i < j) || got > 0 != (i > j) {
