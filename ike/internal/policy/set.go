@@ -52,6 +52,10 @@ func NewSet(conns []*Connection, secrets []Secret) *Set {
 // ByName is the connection of that name, or nil.
 func (s *Set) ByName(name string) *Connection { return s.byName[name] }
 
+// For is the connections for exactly this remote identity or pattern, in the order in
+// which they are looked at.
+func (s *Set) For(remote Pattern) []*Connection { return s.byPeer[remote] }
+
 // Pinned reports whether an address is one that a peer calls from by the
 // configuration.
 func (s *Set) Pinned(a netip.Addr) bool {
