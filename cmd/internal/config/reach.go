@@ -73,7 +73,7 @@ func (l *loader) noteUnusedSecrets() {
 
 // below reports whether a secret is for some of a connection's peers, or for all of
 // them, and whether it is the closest to these there: one that names both of the two
-// is closer.
+// is closer, and for anybody one that names us is.
 func (l *loader) below(p pair, u uses) (fits, serves bool) {
 	for wider := range p.remote.Wider {
 		l.work++
@@ -85,7 +85,8 @@ func (l *loader) below(p pair, u uses) (fits, serves bool) {
 		}
 		for _, own := range u.locals[wider] {
 			l.work++
-			if fits = true; !l.secretIDs.has(pair{own, p.remote}) {
+			closer := l.secretIDs.has(pair{own, p.remote}) || p.remote == ike.Anybody && l.secretIDs.has(pair{remote: ike.Only(own)})
+			if fits = true; !closer {
 				return true, true
 			}
 		}
