@@ -115,9 +115,8 @@ func inName(r rune) bool {
 
 // looksNumeric reports whether a name is like 10.0.0.256: none ends in a number.
 func looksNumeric(name string) bool {
-	dot := strings.LastIndexByte(name, '.')
-	last := name[dot+1:]
-	return dot >= 0 && last != "" && strings.Trim(last, "0123456789") == ""
+	behind := strings.LastIndexByte(name, '.') + 1
+	return behind > 0 && behind < len(name) && strings.Trim(name[behind:], "0123456789") == ""
 }
 
 // plain reports whether s is printable ASCII without spaces: nothing in it can
@@ -178,8 +177,8 @@ func (id ID) Addr() (a netip.Addr, ok bool) {
 // written reports whether the bytes of an identity are what a configuration has
 // for it: a name or a mailbox that is one.
 func (id ID) written() bool {
-	same, err := ParseID(id.Data)
-	return err == nil && same == id
+	same, _ := ParseID(id.Data) // of what is none, nobody
+	return same == id
 }
 
 // Compare orders identities in one way at both ends of a tunnel, since it goes by

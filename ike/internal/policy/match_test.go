@@ -197,6 +197,7 @@ func TestBestMatchWins(t *testing.T) {
 			[]string{
 				"anna@example.org: no secret: anna",
 				"anna@example.org as vpn2.example.org: ben by vpn2.example.org,anna@example.org",
+				"anna@example.org as vpn3.example.org: no own identity: -",
 				"carl@example.org: ben by carl@example.org",
 				"dora@example.org: no secret: ben",
 				"vpn.example.org: no identity: -",
@@ -262,7 +263,7 @@ func TestSecretsInEveryOrder(t *testing.T) {
 			}
 		}
 	}
-	if psk, ok := NewSet(nil, made(t, secret, []string{"vpn2.example.org,anna.lab.example.org", "vpn2.example.org,%any", "ben.lab.example.org", "vpn2.example.org"})).Secret(own, anna); ok {
+	if psk, ok := NewSet(nil, made(t, secret, []string{"vpn2.example.org,anna.lab.example.org", "vpn2.example.org,%any", "ben.lab.example.org", "vpn2.example.org", "vpn2.example.org,vpn.example.org"})).Secret(own, anna); ok {
 		t.Errorf("others' secrets serve: %q", psk)
 	}
 	// A peer whom an initiator cannot know yet.

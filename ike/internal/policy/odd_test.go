@@ -127,6 +127,9 @@ func checkOdd(t *testing.T, kind wire.IDType, data, want string) {
 	conns := made(t, connection, oddities)
 	id, known := FromPayload(&wire.ID{Kind: kind, Data: []byte(data)})
 	if !known {
+		if id.Kind != kind || id.Data != data {
+			t.Errorf("kind %d %.40q is nobody, and claims to be %+v", kind, data, id)
+		}
 		if want != "nobody" {
 			t.Errorf("kind %d %.40q is nobody, want %s", kind, data, want)
 		}

@@ -70,10 +70,10 @@ func (p Pattern) Wider(yield func(Pattern) bool) {
 		return
 	}
 	text := p.suffix
-	if text == "" && p.exact.written() {
+	if p.exact.written() {
 		text = p.exact.Data
 	}
-	for suffix := range suffixes(p.exact.Kind, text) {
+	for suffix := range suffixes(text) {
 		if !yield(Pattern{exact: ID{Kind: p.exact.Kind}, suffix: suffix}) {
 			return
 		}
@@ -83,12 +83,15 @@ func (p Pattern) Wider(yield func(Pattern) bool) {
 
 // suffixes yields the ends of a name or mailbox that patterns go by, the longest
 // first. Something must stand before each.
-func suffixes(kind wire.IDType, text string) iter.Seq[string] {
+func suffixes(text string) iter.Seq[string] {
 	return func(yield func(string) bool) {
-		if at := strings.LastIndexByte(text, '@'); kind == wire.IDRFC822 && at > 0 {
-			yield(text[at:])
+		if at := strings.LastIndexByte(text, '@'); at >= 0 {
+			if at > 0 {
+				yield(text[at:])
+			}
+			return
 		}
-		for i := 1; kind == wire.IDFQDN && i < len(text); i++ {
+		for i := 1; i < len(text); i++ {
 			if text[i] == '.' && !yield(text[i:]) {
 				return
 			}

@@ -84,6 +84,21 @@ func TestPatternsAgainstTheirText(t *testing.T) {
 	}
 }
 
+func TestWider(t *testing.T) {
+	for in, want := range map[string]string{
+		"a.b.c": "a.b.c *.b.c *.c %any", "*.b.c": "*.b.c *.c %any", "*.c": "*.c %any", "a": "a %any", "m@b.c": "m@b.c *@b.c %any", "*@b.c": "*@b.c %any",
+		"%any": "%any", "keyid:a.b@c": "keyid:a.b@c %any", "97.46.98.46": "97.46.98.46 %any", // whose bytes are a.b.
+	} {
+		var got []string
+		for p := range parsed(t, in).Wider {
+			got = append(got, p.String())
+		}
+		if strings.Join(got, " ") != want {
+			t.Errorf("%s is within %q", in, got)
+		}
+	}
+}
+
 // TestWiderStops: whoever has found his pattern gets no more.
 func TestWiderStops(t *testing.T) {
 	for most := 1; most <= 4; most++ {
@@ -106,7 +121,8 @@ func TestPatternText(t *testing.T) {
 	for in, want := range map[string]string{
 		"*.Example.Org": "*.example.org", "*@Example.Org": "*@example.org", "%any": "%any", "Anna@Example.Org": "anna@example.org",
 		"keyid:Box": "keyid:Box", "keyid:#426f78": "keyid:Box", "2001:DB8:0::9": "2001:db8::9",
-		"*.org": "*.org", "*." + strings.Repeat("x.", 60) + "x.org": "*." + strings.Repeat("x.", 60) + "x.org",
+		"*.org": "*.org", "*." + strings.Repeat("x.", 62) + "xx": "*." + strings.Repeat("x.", 62) + "xx", "azAZ09-_.z.A.Z": "azaz09-_.z.a.z",
+		"*." + strings.Repeat("x.", 60) + "x.org": "*." + strings.Repeat("x.", 60) + "x.org",
 	} {
 		p, err := ParsePattern(in)
 		if err != nil || p.String() != want {

@@ -118,7 +118,7 @@ func TestAddr(t *testing.T) {
 			t.Errorf("%s is the address %v, %v", s, a, ok)
 		}
 	}
-	for _, id := range []ID{{}, {2, "\xcb\x00\x71\x09"}, {1, six}, {5, "\xcb\x00\x71\x09"}, {1, "\xcb"}, {11, six}} {
+	for _, id := range []ID{{}, {2, "\xcb\x00\x71\x09"}, {1, six}, {5, "\xcb\x00\x71\x09"}, {1, "\xcb"}, {5, "\xcb"}, {11, six}} {
 		if a, ok := id.Addr(); ok {
 			t.Errorf("%+v is the address %v", id, a)
 		}
