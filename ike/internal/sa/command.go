@@ -34,9 +34,17 @@ func (a Agreed) Wipe() {
 
 // Admitted answers an Admit step. Err means that no address could be leased.
 type Admitted struct {
-	Addrs []netip.Addr // leased, one for each that was wanted and can be had
-	DNS   []netip.Addr
-	Err   error
+	Addrs   []netip.Addr // leased, one for each that was wanted and can be had
+	DNS     []netip.Addr
+	Domains []Domain
+	Err     error
+}
+
+// Domain is one whose names those of the DNS servers know that have addresses of
+// its family.
+type Domain struct {
+	Name string
+	IPv6 bool
 }
 
 // Failed tells that a step was not carried out, nor those behind it.

@@ -19,6 +19,7 @@ type Pool struct {
 	Name     string
 	Prefixes []netip.Prefix
 	DNS      []netip.Addr
+	Domains  []string // that the DNS servers are asked for
 }
 
 // rememberLeases is how many former holders a pool keeps an address for.
@@ -204,6 +205,7 @@ func (d *directory) lease(c *claim, st sa.Admit) (a sa.Admitted) {
 				c.leases = append(c.leases, lease{from, l})
 				a.Addrs = append(a.Addrs, l.Addr)
 				a.DNS = append(a.DNS, from.dnsFor(l.Addr)...)
+				a.Domains = append(a.Domains, from.domainsFor(l.Addr)...)
 				break
 			}
 		}
@@ -220,6 +222,14 @@ func (p *addresses) dnsFor(a netip.Addr) (out []netip.Addr) {
 		if s.Is4() == a.Is4() {
 			out = append(out, s)
 		}
+	}
+	return out
+}
+
+// domainsFor are the pool's domains, for the servers of an address's family.
+func (p *addresses) domainsFor(a netip.Addr) (out []sa.Domain) {
+	for _, name := range p.conf.Domains {
+		out = append(out, sa.Domain{Name: name, IPv6: a.Is6()})
 	}
 	return out
 }
