@@ -102,6 +102,7 @@ type Pool struct {
 	Name     string
 	Prefixes []netip.Prefix
 	DNS      []netip.Addr
+	Domains  []string // that the DNS servers are asked for; none: every name
 }
 
 // Secret is a pre-shared key and the two who share it. Where several fit, the best

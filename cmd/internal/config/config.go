@@ -220,6 +220,7 @@ type Pool struct {
 	Pos       Pos // of its addresses
 	Addresses netip.Prefix
 	DNS       []netip.Addr // of the same family
+	Domains   []string     // that clients ask those for; none: every name
 }
 
 // Secret is the key that two prove their identities with. Where several match, the

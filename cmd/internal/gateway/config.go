@@ -22,7 +22,7 @@ func ikeConfig(c *config.Config) ike.Config {
 		out.Connections = append(out.Connections, connection(&c.Connections[i]))
 	}
 	for _, p := range c.Pools {
-		out.Pools = append(out.Pools, ike.Pool{Name: p.Name, Prefixes: []netip.Prefix{p.Addresses}, DNS: p.DNS})
+		out.Pools = append(out.Pools, ike.Pool{Name: p.Name, Prefixes: []netip.Prefix{p.Addresses}, DNS: p.DNS, Domains: p.Domains})
 	}
 	for _, s := range c.Secrets {
 		out.Secrets = append(out.Secrets, ike.Secret{ID: s.ID.String(), LocalID: s.Local.String(), PSK: s.PSK.Bytes()})

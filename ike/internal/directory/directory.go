@@ -31,6 +31,7 @@ type Pool struct {
 	Name     string
 	Prefixes []netip.Prefix
 	DNS      []netip.Addr
+	Domains  []string // that the DNS servers are asked for
 }
 
 // Pair is our identity and a peer's. It is what a million peers are found by, so it is
@@ -75,9 +76,10 @@ type Request struct {
 // Admission is the answer. Where the rule is not Accepted, the SA is refused, or, if
 // the rule is of a Child SA, stands without one.
 type Admission struct {
-	Rule  policy.Rule
-	Addrs []netip.Addr // leased, one for each that was wanted and can be had
-	DNS   []netip.Addr
+	Rule    policy.Rule
+	Addrs   []netip.Addr // leased, one for each that was wanted and can be had
+	DNS     []netip.Addr
+	Domains []policy.Domain
 }
 
 // Order is what an SA is told.

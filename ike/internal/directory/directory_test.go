@@ -378,10 +378,27 @@ func TestLeases(t *testing.T) {
 	b.wantEmpty()
 }
 
+// TestDomains: a pool's domains go with its DNS servers, for the family that was
+// leased.
+func TestDomains(t *testing.T) {
+	named, other := office("10.99.0.0/28"), Pool{Name: "v6", Prefixes: []netip.Prefix{netip.MustParsePrefix("2001:db8:1::/64")}, Domains: []string{"lab"}}
+	named.Domains = []string{"corp.example.org", "lab"}
+	b := newBook(t, named, other)
+	b.conn.Pools = []string{"office", "v6"}
+	want := []policy.Domain{{Name: "corp.example.org"}, {Name: "lab"}, {Name: "lab", IPv6: true}}
+	if got := b.admit(b.comes(1, "anna@example.org", wants("0.0.0.0", "::")))[0]; !slices.Equal(got.Domains, want) {
+		t.Errorf("%+v", got)
+	}
+	if got := b.admit(b.comes(2, "bert@example.org", wants("::")))[0]; !slices.Equal(got.Domains, want[2:]) {
+		t.Errorf("%+v", got)
+	}
+	b.wantEmpty()
+}
+
 // TestManyDevices: an identity that thousands share is served in a time that stays
 // small, and each has an address of its own.
 func TestManyDevices(t *testing.T) {
-	const many = 20_000
+	const many = 5_000
 	b := newBook(t, office("10.96.0.0/14"))
 	b.conn.MaxSAs, b.conn.MaxLeases = many, many
 	seen := map[netip.Addr]bool{}

@@ -56,6 +56,7 @@ func (d *Directory) lease(c *claim, want []netip.Addr) (a Admission) {
 		c.leases[familyOf(w)] = l
 		a.Addrs = append(a.Addrs, l.Addr)
 		a.DNS = append(a.DNS, l.from.dnsFor(l.Addr)...)
+		a.Domains = append(a.Domains, l.from.domainsFor(l.Addr)...)
 	}
 	if len(a.Addrs) > 0 {
 		a.Rule = policy.Accepted
@@ -158,6 +159,14 @@ func (p *addresses) dnsFor(a netip.Addr) (out []netip.Addr) {
 		if s.Is4() == a.Is4() {
 			out = append(out, s)
 		}
+	}
+	return out
+}
+
+// domainsFor are the pool's domains, for the servers of an address's family.
+func (p *addresses) domainsFor(a netip.Addr) (out []policy.Domain) {
+	for _, name := range p.conf.Domains {
+		out = append(out, policy.Domain{Name: name, IPv6: a.Is6()})
 	}
 	return out
 }

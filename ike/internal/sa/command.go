@@ -39,9 +39,10 @@ func (a Agreed) Wipe() {
 // Admitted answers an Admit step. Where the rule is not Accepted the peer is refused,
 // or, if the rule is of a Child SA, gets none.
 type Admitted struct {
-	Rule  policy.Rule
-	Addrs []netip.Addr // leased, one for each that was wanted and can be had
-	DNS   []netip.Addr
+	Rule    policy.Rule
+	Addrs   []netip.Addr // leased, one for each that was wanted and can be had
+	DNS     []netip.Addr
+	Domains []policy.Domain
 }
 
 // Failed tells that a step was not carried out, nor those behind it.
