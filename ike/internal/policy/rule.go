@@ -31,3 +31,12 @@ const (
 	NotAsked        // the connection gives addresses, and he asked for none
 	NoEncapsulation // he does not put ESP into UDP, and we do nothing else
 )
+
+// ruleNames are also the ends of the counters' names.
+var ruleNames = [...]string{"accepted", "suite", "bad_ke", "no_proof", "identity", "own_identity", "address", "no_secret", "secret",
+	"not_unique", "share_sas", "no_place", "esp_suite", "selectors", "no_address", "share_leases", "not_asked", "no_encapsulation"}
+
+// Rules is how many there are, Accepted among them.
+const Rules = int(NoEncapsulation) + 1
+
+func (r Rule) String() string { return ruleNames[r] }
