@@ -36,7 +36,7 @@ const (
 var ruleNames = [...]string{"accepted", "suite", "bad_ke", "no_proof", "identity", "own_identity", "address", "no_secret", "secret",
 	"not_unique", "share_sas", "no_place", "esp_suite", "selectors", "no_address", "share_leases", "not_asked", "no_encapsulation"}
 
-// Rules is how many there are, Accepted among them.
-const Rules = int(NoEncapsulation) + 1
+// Rules is how many there are beside Accepted.
+const Rules = int(NoEncapsulation)
 
 func (r Rule) String() string { return ruleNames[r] }
