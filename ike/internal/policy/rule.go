@@ -1,5 +1,7 @@
 package policy
 
+import "slices"
+
 // Rule is what decides that a peer is refused.
 type Rule uint8
 
@@ -40,3 +42,6 @@ var ruleNames = [...]string{"accepted", "suite", "bad_ke", "no_proof", "identity
 const Rules = int(NoEncapsulation)
 
 func (r Rule) String() string { return ruleNames[r] }
+
+// ParseRule is the rule of that name; Accepted if there is none.
+func ParseRule(name string) Rule { return Rule(max(slices.Index(ruleNames[:], name), 0)) }

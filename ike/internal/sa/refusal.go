@@ -22,13 +22,15 @@ type Refusal struct {
 	Proven  bool               // and has proved
 	Asked   policy.ID          // as whom he wants us; zero: he did not say
 
-	Offer  []wire.Proposal  // his
-	Ours   []suite.Proposal // what we take, or have offered
-	Agreed suite.Choice     // before he said who he is; zero: nothing
+	Offer []wire.Proposal  // his
+	Ours  []suite.Proposal // what we take, or have offered
+	// Agreed is what stood before: zero in IKE_SA_INIT, where nobody is
+	// authenticated, and what the peer says may be forged.
+	Agreed suite.Choice
 
 	Theirs, Own []wire.Selector // of his and of our side, as he wants them
 	// MayTheirs and MayOwn are the same as the connection has them, with the
-	// addresses that he has been given.
+	// addresses that he has been given; nil where his have a part in them.
 	MayTheirs, MayOwn []wire.Selector
 }
 
@@ -47,22 +49,22 @@ func (s *SA) refusedInit(p wire.Packet, offered []wire.Proposal, ours []suite.Pr
 
 // refusedIdentity reports that a peer is not taken for who he says that he is.
 func (s *SA) refusedIdentity(rule policy.Rule, conn *policy.Connection, c policy.Claim, out *Effects) {
-	r := &Refusal{Rule: rule, Conn: conn, Claimed: bounded(c.ID), Asked: bounded(c.Asked)}
+	r := &Refusal{Rule: rule, Conn: conn, Claimed: bounded(c.ID), Asked: bounded(c.Asked), Agreed: s.rec.Suite}
 	if rule == policy.NoSuite {
-		r.Agreed, r.Ours = s.rec.Suite, conn.Proposals
+		r.Ours = conn.Proposals
 	}
 	s.refused(r, Event{Notify: wire.AuthenticationFailed}, out)
 }
 
 // refusedPlace reports that somebody who has proved who he is gets no SA.
 func (s *SA) refusedPlace(rule policy.Rule, e Event, out *Effects) {
-	s.refused(&Refusal{Rule: rule, Conn: s.rec.Conn, Claimed: s.rec.Peer.ID(), Proven: true}, e, out)
+	s.refused(&Refusal{Rule: rule, Conn: s.rec.Conn, Claimed: s.rec.Peer.ID(), Proven: true, Agreed: s.rec.Suite}, e, out)
 }
 
 // refusedChild reports that a peer gets no Child SA beside his IKE SA, or that we do
 // not take the one that he gives.
 func (s *SA) refusedChild(r *Refusal, e Event, out *Effects) {
-	r.Conn, r.Claimed, r.Proven = s.rec.Conn, s.rec.Peer.ID(), true
+	r.Conn, r.Claimed, r.Proven, r.Agreed = s.rec.Conn, s.rec.Peer.ID(), true, s.rec.Suite
 	s.refused(r, e, out)
 }
 
@@ -70,6 +72,9 @@ func (s *SA) refusedChild(r *Refusal, e Event, out *Effects) {
 // goes with it where he complains of that.
 func (s *SA) refusedByPeer(kind wire.NotifyType, out *Effects) {
 	r := &Refusal{ByPeer: true, Conn: s.rec.Conn, Claimed: s.rec.Peer.ID(), Proven: s.rec.Peer.n != 0}
+	if s.rec.State >= AuthSent {
+		r.Agreed = s.rec.Suite
+	}
 	switch {
 	case kind == wire.NoProposalChosen && s.rec.State < AuthSent:
 		r.Ours = s.rec.Conn.Proposals
@@ -92,7 +97,13 @@ func (s *SA) refusedAnswer(err error, out *Effects) {
 		r.Rule, r.Offer, r.Ours = policy.NoESPSuite, a.sa.Proposals, withoutKE(s.rec.Conn.Child.Proposals)
 	case errors.Is(err, errWidened), errors.Is(err, errOutside):
 		r.Rule, r.Own, r.Theirs = policy.NoSelectors, a.tsi.Selectors, a.tsr.Selectors
-		r.MayOwn, r.MayTheirs = s.ownSelectors()
+		local, remote := s.ownSelectors()
+		if !within(r.Own, local) {
+			r.MayOwn = local
+		}
+		if !within(r.Theirs, remote) {
+			r.MayTheirs = remote
+		}
 	default:
 		r.Rule = policy.NoAddress
 	}
@@ -143,7 +154,14 @@ func (s *SA) childRefusal(rule policy.Rule, c Admitted) *Refusal {
 		r.Offer, r.Ours = a.sa.Proposals, withoutKE(s.rec.Conn.Child.Proposals)
 	case rule == policy.NoSelectors && a.tsi != nil && a.tsr != nil:
 		r.Theirs, r.Own = a.tsi.Selectors, a.tsr.Selectors
-		r.MayTheirs, r.MayOwn = s.allowed(c.Addrs)
+		peer, own := s.acceptSelectors(c.Addrs)
+		theirs, ours := s.allowed(c.Addrs)
+		if len(peer) == 0 {
+			r.MayTheirs = theirs
+		}
+		if len(own) == 0 {
+			r.MayOwn = ours
+		}
 	}
 	return r
 }
