@@ -66,6 +66,7 @@ func (s *SA) agreed(now mono.Time, c Agreed, out *Effects) {
 		s.hs.private = c.Private
 		s.rec.PeerSPI = 0 // a forged answer, perhaps: the true one may still come
 		s.setState(InitSent)
+		s.complain(c.Err, out)
 	default:
 		s.sendAuth(now, c.Secret, out)
 		c.Wipe()
@@ -285,8 +286,7 @@ func (s *SA) initResponse(now mono.Time, p wire.Packet, out *Effects) error {
 	}
 	for _, pl := range m.Payloads {
 		if n, ok := pl.(*wire.Notify); ok && n.Kind < 16384 {
-			if s.hs.trouble != n.Kind && s.hs.complaints < maxComplaints {
-				s.hs.complaints++
+			if s.hs.trouble != n.Kind && s.mayTell() {
 				s.refusedByPeer(n.Kind, out)
 			}
 			s.hs.trouble = n.Kind

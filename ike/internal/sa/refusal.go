@@ -86,6 +86,21 @@ func (s *SA) refusedByPeer(kind wire.NotifyType, out *Effects) {
 	s.refused(r, Event{Notify: kind}, out)
 }
 
+// mayTell reports whether another refusal of an answer is told that anybody may
+// have forged.
+func (s *SA) mayTell() bool {
+	s.hs.complaints++
+	return s.hs.complaints <= maxComplaints
+}
+
+// complain reports that the value in an answer is none, if that is what went wrong
+// with the key exchange.
+func (s *SA) complain(err error, out *Effects) {
+	if errors.Is(err, suite.ErrPublic) && s.mayTell() {
+		s.refused(&Refusal{Rule: policy.BadKE, Conn: s.rec.Conn}, Event{Err: err}, out)
+	}
+}
+
 // refusedAnswer reports why the Child SA of an answer is not taken.
 func (s *SA) refusedAnswer(err error, out *Effects) {
 	a, r := s.hs.auth, &Refusal{}
