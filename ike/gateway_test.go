@@ -15,6 +15,9 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+
 	"github.com/ikepulse/ikepulse/ike/internal/mono"
 	"github.com/ikepulse/ikepulse/ike/internal/policy"
 	"github.com/ikepulse/ikepulse/ike/internal/sa"
@@ -230,6 +233,54 @@ func TestNoKeyIsLogged(t *testing.T) {
 		got := gateway.logged() + client.logged()
 		if !strings.Contains(got, ": wrong secret") || strings.Contains(got, testPSK) || strings.Contains(got, "another than") {
 			t.Errorf("logged:\n%s", got)
+		}
+	})
+}
+
+// A refusal is one warning at each end, also where it is tried again; the end of the
+// SA that comes of it is none. Those who listen have the same facts.
+func TestRefusalIsOneWarning(t *testing.T) {
+	inBubble(t, func(t *testing.T, l *link) {
+		c := gatewayConfig()
+		c.Secrets = []Secret{{ID: "anna@example.org", PSK: []byte("another than the client's, long enough")}}
+		gateway, client := l.end(t, c), l.end(t, clientConfig())
+		for range 3 {
+			_ = client.gateway.Initiate(context.Background(), "home")
+		}
+		time.Sleep(time.Minute)
+		want := map[*end]string{
+			gateway: `level=WARN msg="refused 10.7.0.2:500: claims to be \"anna@example.org\" for connection roadwarriors: wrong secret" by=us rule=secret
+level=WARN msg="refused 10.7.0.2: wrong secret: 2 more in the last minute" not_logged=2
+`,
+			client: `level=WARN msg="198.51.100.1:500 refuses connection home: AUTHENTICATION_FAILED; we came as \"anna@example.org\" and expect \"vpn.example.org\"" by=peer rule=AUTHENTICATION_FAILED
+level=WARN msg="198.51.100.1 refuses connection home: AUTHENTICATION_FAILED: 2 more in the last minute" not_logged=2
+`}
+		for e, lines := range want {
+			var got strings.Builder
+			for line := range strings.Lines(e.logged()) {
+				if !strings.HasPrefix(line, "level=INFO") && !strings.HasPrefix(line, "level=DEBUG") {
+					got.WriteString(line)
+				}
+			}
+			if got.String() != lines {
+				t.Errorf("logged:\n%s", &got)
+			}
+		}
+		gateway.stop()
+		told := 0
+		for ev := range gateway.events {
+			if r := ev.Refusal; r != nil {
+				told++
+				r.Error = ""
+				if d := cmp.Diff(&Refusal{By: "us", Rule: "secret", Notify: "AUTHENTICATION_FAILED", Remote: ev.Remote, Connection: "roadwarriors",
+					Claimed: "anna@example.org", Asked: "vpn.example.org", OurIDs: "vpn.example.org", Expected: "*@example.org",
+					Agreed: "aes256gcm16-prfsha256-x25519"}, r, cmpopts.EquateEmpty(), cmpopts.EquateComparable(netip.AddrPort{})); d != "" || ev.Kind != "refused" || ev.Connection != "roadwarriors" {
+					t.Errorf("%+v: %s", ev, d)
+				}
+			}
+		}
+		if told != 3 {
+			t.Errorf("%d refusals were told", told)
 		}
 	})
 }

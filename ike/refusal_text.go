@@ -11,22 +11,22 @@ import (
 // ruleWords say of a rule what is wrong, where that is all there is to say.
 var ruleWords = map[policy.Rule]string{
 	policy.NoSuite:         "no common proposal for IKE",
-	policy.BadKE:           "his key exchange value is none",
-	policy.NoProof:         "no proof by a pre-shared key",
+	policy.BadKE:           "his key exchange value is not valid",
+	policy.NoProof:         "he gives no proof by a pre-shared key",
 	policy.NoIdentity:      "no connection is for this identity",
 	policy.NoOwnIdentity:   "no connection of his is as whom he asks for",
 	policy.WrongAddress:    "he calls from another address",
 	policy.NoSecret:        "there is no secret for the two",
 	policy.WrongSecret:     "wrong secret",
-	policy.NotUnique:       "he has a tunnel already, which is kept",
-	policy.TooManySAs:      "he has as many tunnels as he may have",
+	policy.NotUnique:       "he has a tunnel already, which is to be kept",
+	policy.TooManySAs:      "he has as many tunnels as one identity may have",
 	policy.NoPlace:         "no place is left for another tunnel",
 	policy.NoESPSuite:      "no common proposal for ESP",
 	policy.NoSelectors:     "no common traffic selectors",
 	policy.NoAddress:       "no address is left",
-	policy.TooManyLeases:   "he has as many addresses as he may have",
+	policy.TooManyLeases:   "he has as many virtual addresses as one identity may have",
 	policy.NotAsked:        "he asks for no address",
-	policy.NoEncapsulation: "he does not put ESP into UDP",
+	policy.NoEncapsulation: "he does not put ESP into UDP, and nothing else is taken here",
 }
 
 // String is the fact in one line.
@@ -43,9 +43,9 @@ func (r *Refusal) byUs() string {
 		if r.Claimed == "" {
 			return fmt.Sprintf("offers %s, we take %s", some(r.Offer, " or "), some(r.Ours, " or "))
 		}
-		return fmt.Sprintf("%s: %s was agreed before he said who he is, and it takes %s", r.who(), r.Agreed, some(r.Ours, " or "))
+		return fmt.Sprintf("%s: %s was agreed before he said who he is, and the connection takes %s", r.who(), r.Agreed, some(r.Ours, " or "))
 	case policy.BadKE:
-		return "his key exchange value is none: " + r.Error
+		return fmt.Sprintf("%s (%s)", ruleWords[policy.BadKE], r.Error)
 	case policy.NoESPSuite:
 		return fmt.Sprintf("%s offers ESP %s, connection %s takes %s", r.name(), some(r.Offer, " or "), r.Connection, some(r.Ours, " or "))
 	case policy.NoSelectors:
@@ -62,7 +62,7 @@ func (r *Refusal) name() string {
 	}
 	switch {
 	case r.Claimed == "":
-		return "says not who he is"
+		return "does not say who he is"
 	case r.Proven:
 		return name
 	}
@@ -96,9 +96,9 @@ func (r *Refusal) what() string {
 		}
 		return "no address is left in " + poolNames(r.Pools)
 	case policy.NotAsked:
-		return "he asks for no address, and gets in with one from " + poolNames(r.Pools) + " only"
+		return "he asks for no virtual address, and gets a Child SA only with one from " + poolNames(r.Pools)
 	case policy.TooManySAs, policy.TooManyLeases:
-		return fmt.Sprintf("%s, which is %d", ruleWords[rule], r.Limit)
+		return fmt.Sprintf("%s: %d", ruleWords[rule], r.Limit)
 	}
 	return ruleWords[rule]
 }
@@ -149,7 +149,7 @@ func (r *Refusal) background() string {
 	case r.Notify == "AUTHENTICATION_FAILED":
 		return fmt.Sprintf("; he came as \"%s\", and we are %q", r.Claimed, r.OurIDs)
 	case r.Notify == "INTERNAL_ADDRESS_FAILURE":
-		return "; we ask for an address: " + some(texts(r.Addresses), " and ")
+		return "; we ask for a virtual address: " + some(texts(r.Addresses), " and ")
 	case r.Notify == "FAILED_CP_REQUIRED":
 		return "; he wants us to ask for an address"
 	}
