@@ -29,6 +29,18 @@ var ruleWords = map[policy.Rule]string{
 	policy.NoEncapsulation: "he does not put ESP into UDP, and nothing else is taken here",
 }
 
+// RefusalWords says what a counter of refusals counts; "" if it is of something else.
+func RefusalWords(counter string) string {
+	name, refused := strings.CutPrefix(counter, "refused_")
+	if what, ok := strings.CutPrefix(name, "by_peer_"); ok {
+		return "peers refuse us (" + what + ")"
+	}
+	if rule := policy.ParseRule(name); refused && rule != policy.Accepted {
+		return ruleWords[rule]
+	}
+	return ""
+}
+
 // String is the fact in one line.
 func (r *Refusal) String() string {
 	if r.By == "peer" {
