@@ -44,6 +44,9 @@ type Edges struct {
 	// nil where no host is a name.
 	Resolve func(ctx context.Context, name string) ([]netip.Addr, error)
 	Logger  *slog.Logger // nil: no logs
+	// Advise says in a few words what can be done about a refusal, or nothing: "".
+	// It is nil where nobody is to be told. One goroutine calls it.
+	Advise func(Refusal) string
 	// Clock reads CLOCK_BOOTTIME in nanoseconds. Any goroutine calls it.
 	Clock func() int64
 	// Rand is safe for concurrent use and never fails; nil: crypto/rand.

@@ -11,6 +11,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/ikepulse/ikepulse/ike/internal/mono"
+	"github.com/ikepulse/ikepulse/ike/internal/policy"
 	"github.com/ikepulse/ikepulse/ike/internal/sa"
 	"github.com/ikepulse/ikepulse/ike/internal/shard"
 )
@@ -18,7 +20,7 @@ import (
 // Event is what has become of an IKE SA.
 type Event struct {
 	Time time.Time `json:"time"`
-	// Kind is "connecting", "nat_detected", "established", "child_up",
+	// Kind is "connecting", "refused", "nat_detected", "established", "child_up",
 	// "child_gone", "probe_sent", "retransmit", "probe_answered", "moved",
 	// "drift", "unanswered" or "closed".
 	Kind string `json:"event"`
@@ -43,6 +45,7 @@ type Event struct {
 	Error       string         `json:"error,omitempty"`
 	SilentMS    int64          `json:"silent_ms,omitempty"` // of a dead peer: since the last proof of life
 	Child       *EventChild    `json:"child,omitempty"`
+	Refusal     *Refusal       `json:"refusal,omitempty"` // of "refused"
 }
 
 // EventChild is the Child SA that an event is about.
@@ -79,6 +82,17 @@ func newEvent(ev shard.Event) Event {
 	return out
 }
 
+// event is what an event of a shard is to those who listen.
+func (h *hub) event(ev shard.Event) Event {
+	out := newEvent(ev)
+	if ev.Refusal != nil {
+		out.Refusal = newRefusal(ev, h.policy)
+		out.Refusal.Advice = h.advise(*out.Refusal)
+		out.Connection = out.Refusal.Connection
+	}
+	return out
+}
+
 const (
 	hubBuffer        = 8192
 	surgeBuffer      = 16
@@ -93,14 +107,19 @@ type hub struct {
 	surges  chan shard.Surge
 	dropped atomic.Uint64
 	log     *eventLog
+	clock   func() mono.Time
+	policy  *policy.Set
+	advise  func(Refusal) string
+	alarm   <-chan time.Time // when the log is to catch up
+	alarmAt mono.Time
 
 	mu        sync.Mutex
 	ended     bool
 	listeners map[chan Event]bool
 }
 
-func newHub(l *slog.Logger) *hub {
-	return &hub{in: make(chan shard.Event, hubBuffer), surges: make(chan shard.Surge, surgeBuffer), log: &eventLog{to: l}, listeners: map[chan Event]bool{}}
+func newHub(l *slog.Logger, clock func() mono.Time, set *policy.Set, advise func(Refusal) string) *hub {
+	return &hub{clock: clock, policy: set, advise: advise, in: make(chan shard.Event, hubBuffer), surges: make(chan shard.Surge, surgeBuffer), log: &eventLog{to: l}, listeners: map[chan Event]bool{}}
 }
 
 // sink is where the shards put events.
@@ -142,6 +161,9 @@ func (h *hub) run(stop <-chan struct{}) {
 			h.hand(ev)
 		case s := <-h.surges:
 			h.log.surge(s)
+		case <-h.due():
+			h.alarmAt = 0
+			h.log.catchUp(h.clock())
 		case <-stop:
 			if len(h.in) == 0 && len(h.surges) == 0 {
 				h.end()
@@ -151,14 +173,26 @@ func (h *hub) run(stop <-chan struct{}) {
 	}
 }
 
+// due is when the log has something to tell of what was left out of it.
+func (h *hub) due() <-chan time.Time {
+	if next := h.log.few.next(); next != h.alarmAt {
+		h.alarm, h.alarmAt = nil, next
+		if next != 0 {
+			h.alarm = time.After(max(next.Sub(h.clock()), 0))
+		}
+	}
+	return h.alarm
+}
+
 // hand logs an event and gives it to those who listen. Where nobody wants it,
 // nothing is made of it: in a surge there are three for each handshake.
 func (h *hub) hand(ev shard.Event) {
+	h.log.catchUp(ev.At)
 	logged := h.log.wants(ev)
 	if !logged && !h.heard() {
 		return
 	}
-	out := newEvent(ev)
+	out := h.event(ev)
 	if logged {
 		h.log.write(out, ev) // which may take its time: nobody waits for it
 	}
@@ -181,6 +215,9 @@ func (h *hub) heard() bool {
 }
 
 func (h *hub) end() {
+	for at := h.log.few.next(); at != 0; at = h.log.few.next() {
+		h.log.catchUp(at)
+	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.ended = true

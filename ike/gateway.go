@@ -60,7 +60,8 @@ func New(c Config, e Edges) (*Gateway, error) {
 	if e.Resolve == nil && c.named() {
 		return nil, errors.New("ike: a host is a name, and nothing resolves it")
 	}
-	g := &Gateway{hub: newHub(e.logger()), clock: e.Clock, began: e.Clock()}
+	clock := func() mono.Time { return mono.Time(e.Clock()) }
+	g := &Gateway{hub: newHub(e.logger(), clock, set, e.adviser()), clock: e.Clock, began: e.Clock()}
 	conf := shard.Config{
 		Edges: shard.Edges{Tracker: e.Tracker, DataPlane: e.DataPlane, Sender: e.Sender, Store: e.Store,
 			AllocSPI: e.AllocSPI, FreeSPI: e.FreeSPI, ESPShard: e.ESPShard, Resolve: e.Resolve},
@@ -68,7 +69,7 @@ func New(c Config, e Edges) (*Gateway, error) {
 		IKEPort: orDefault(c.IKEPort, 500), NATTPort: orDefault(c.NATTPort, 4500), ForceEncap: c.ForceEncap,
 		HalfOpen: halfOpenTime, Limits: halfopen.Limits(c.HalfOpen).Auto(c.Capacity), Shards: c.Shards, MaxSAs: c.Capacity,
 		Workers: runtime.GOMAXPROCS(0), JobBytes: keyExchangeBytes, Rand: e.Rand,
-		Clock: func() mono.Time { return mono.Time(e.Clock()) }, After: time.After, Sink: g.hub.sink, Surge: g.hub.surge,
+		Clock: clock, After: time.After, Sink: g.hub.sink, Surge: g.hub.surge,
 	}
 	if conf.Rand == nil {
 		conf.Rand = rand.Reader
@@ -92,6 +93,14 @@ func (e *Edges) logger() *slog.Logger {
 		return slog.New(slog.DiscardHandler)
 	}
 	return e.Logger
+}
+
+// adviser says nothing where nobody does.
+func (e *Edges) adviser() func(Refusal) string {
+	if e.Advise == nil {
+		return func(Refusal) string { return "" }
+	}
+	return e.Advise
 }
 
 // Run runs the gateway until ctx ends. Then it deletes its tunnels, for five

@@ -15,6 +15,11 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"github.com/ikepulse/ikepulse/ike/internal/mono"
+	"github.com/ikepulse/ikepulse/ike/internal/policy"
 	"github.com/ikepulse/ikepulse/ike/internal/sa"
 	"github.com/ikepulse/ikepulse/ike/internal/shard"
 )
@@ -200,33 +205,19 @@ func TestListeners(t *testing.T) {
 	})
 }
 
+// testHub is a hub without shards, at a time that stands still.
+func testHub(h slog.Handler) *hub {
+	return newHub(slog.New(h), func() mono.Time { return 1 }, policy.NewSet(nil, nil), func(Refusal) string { return "" })
+}
+
 // What the hub has no room for is counted, and nobody waits for it.
 func TestHubFull(t *testing.T) {
-	h := newHub(slog.New(slog.DiscardHandler))
+	h := testHub(slog.DiscardHandler)
 	for range hubBuffer + 3 {
 		h.sink(shard.Event{})
 	}
 	if n := h.dropped.Load(); n != 3 {
 		t.Errorf("%d events were dropped", n)
-	}
-}
-
-// Strangers fail over and over: a few lines a second, and how many were not
-// written.
-func TestStrangersLogLittle(t *testing.T) {
-	var out bytes.Buffer
-	h := newHub(slog.New(slog.NewTextHandler(&out, nil)))
-	failed := shard.Event{Kind: sa.Closed, Reason: sa.AuthFailed}
-	for _, at := range []time.Duration{0, 999 * time.Millisecond, time.Second} {
-		for range 30 {
-			e := newEvent(failed)
-			e.Time = time.Unix(1, 0).Add(at)
-			h.log.write(e, failed)
-		}
-	}
-	got := out.String()
-	if n := strings.Count(got, `msg="authentication failed"`); n != 2*strangerLines || strings.Count(got, "not_logged=50\n") != 1 {
-		t.Errorf("%d lines:\n%s", n, got)
 	}
 }
 
@@ -240,8 +231,56 @@ func TestNoKeyIsLogged(t *testing.T) {
 			t.Fatal("a wrong key is accepted")
 		}
 		got := gateway.logged() + client.logged()
-		if !strings.Contains(got, "authentication failed") || strings.Contains(got, testPSK) || strings.Contains(got, "another than") {
+		if !strings.Contains(got, ": wrong secret") || strings.Contains(got, testPSK) || strings.Contains(got, "another than") {
 			t.Errorf("logged:\n%s", got)
+		}
+	})
+}
+
+// A refusal is one warning at each end, also where it is tried again; the end of the
+// SA that comes of it is none. Those who listen have the same facts.
+func TestRefusalIsOneWarning(t *testing.T) {
+	inBubble(t, func(t *testing.T, l *link) {
+		c := gatewayConfig()
+		c.Secrets = []Secret{{ID: "anna@example.org", PSK: []byte("another than the client's, long enough")}}
+		gateway, client := l.end(t, c), l.end(t, clientConfig())
+		for range 3 {
+			_ = client.gateway.Initiate(context.Background(), "home")
+		}
+		time.Sleep(time.Minute)
+		want := map[*end]string{
+			gateway: `level=WARN msg="refused 10.7.0.2:500: claims to be \"anna@example.org\" for connection roadwarriors: wrong secret" by=us rule=secret
+level=WARN msg="refused 10.7.0.2: wrong secret: 2 more in the last minute" not_logged=2
+`,
+			client: `level=WARN msg="198.51.100.1:500 refuses connection home: AUTHENTICATION_FAILED; we came as \"anna@example.org\" and expect \"vpn.example.org\"" by=peer rule=AUTHENTICATION_FAILED
+level=WARN msg="198.51.100.1 refuses connection home: AUTHENTICATION_FAILED: 2 more in the last minute" not_logged=2
+`}
+		for e, lines := range want {
+			var got strings.Builder
+			for line := range strings.Lines(e.logged()) {
+				if !strings.HasPrefix(line, "level=INFO") && !strings.HasPrefix(line, "level=DEBUG") {
+					got.WriteString(line)
+				}
+			}
+			if got.String() != lines {
+				t.Errorf("logged:\n%s", &got)
+			}
+		}
+		gateway.stop()
+		told := 0
+		for ev := range gateway.events {
+			if r := ev.Refusal; r != nil {
+				told++
+				r.Error = ""
+				if d := cmp.Diff(&Refusal{By: "us", Rule: "secret", Notify: "AUTHENTICATION_FAILED", Remote: ev.Remote, Connection: "roadwarriors",
+					Claimed: "anna@example.org", Asked: "vpn.example.org", OurIDs: "vpn.example.org", Expected: "*@example.org",
+					Agreed: "aes256gcm16-prfsha256-x25519"}, r, cmpopts.EquateEmpty(), cmpopts.EquateComparable(netip.AddrPort{})); d != "" || ev.Kind != "refused" || ev.Connection != "roadwarriors" {
+					t.Errorf("%+v: %s", ev, d)
+				}
+			}
+		}
+		if told != 3 {
+			t.Errorf("%d refusals were told", told)
 		}
 	})
 }
@@ -249,7 +288,7 @@ func TestNoKeyIsLogged(t *testing.T) {
 // What is told before the end is logged, however much there is.
 func TestHubEndsLast(t *testing.T) {
 	var out bytes.Buffer
-	h := newHub(slog.New(slog.NewTextHandler(&out, nil)))
+	h := testHub(slog.NewTextHandler(&out, nil))
 	for range surgeBuffer {
 		h.surge(shard.Surge{})
 	}
@@ -271,12 +310,12 @@ func TestHubEndsLast(t *testing.T) {
 // A surge is a line at its beginning and one at its end.
 func TestSurgeIsLogged(t *testing.T) {
 	var out bytes.Buffer
-	h := newHub(slog.New(slog.NewTextHandler(&out, &slog.HandlerOptions{ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
+	h := testHub(slog.NewTextHandler(&out, &slog.HandlerOptions{ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
 		if a.Key == slog.TimeKey {
 			return slog.Attr{}
 		}
 		return a
-	}})))
+	}}))
 	h.log.surge(shard.Surge{HalfOpen: 1024})
 	h.log.surge(shard.Surge{Over: true, HalfOpen: 4210, Lasted: 16*time.Second + 1, Counters: map[string]uint64{
 		"established": 20000, "cookies_demanded": 18207, "auth_failed": 0, "shed_late": 3}})

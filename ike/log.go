@@ -1,17 +1,21 @@
 package ike
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"maps"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
-	"github.com/ikepulse/ikepulse/ike/internal/policy"
+	"github.com/ikepulse/ikepulse/ike/internal/mono"
 	"github.com/ikepulse/ikepulse/ike/internal/sa"
 	"github.com/ikepulse/ikepulse/ike/internal/shard"
+	"github.com/ikepulse/ikepulse/ike/internal/wire"
 )
 
 // Keys of log attributes.
@@ -40,6 +44,8 @@ const (
 	keyStack   = "stack"
 	keyPeak    = "half_open"
 	keyLasted  = "lasted"
+	keyBy      = "by"
+	keyRule    = "rule"
 )
 
 // maxText is the longest text of a peer's making that is shown.
@@ -58,47 +64,54 @@ func clip(s string) string {
 // eventLog writes a line for each change of an SA's state. It belongs to the
 // hub's goroutine.
 type eventLog struct {
-	to       *slog.Logger
-	second   time.Time // strangers' lines are counted since then
-	lines    int
-	withheld int
+	to  *slog.Logger
+	few few
 }
 
-// strangerLines is how many lines a second those may cause who have not proved
-// who they are, or find no room.
-const strangerLines = 10
+// wants reports whether an event is to be logged: by its level, and, where a
+// stranger may have caused it, once in a while.
+func (l *eventLog) wants(ev shard.Event) bool {
+	return l.to.Enabled(context.Background(), levelOf(ev)) && (!fromStrangers(ev) || l.few.line(ev.At, subjectOf(ev)))
+}
 
-// wants reports whether an event is of a level that is logged.
-func (l *eventLog) wants(ev shard.Event) bool { return l.to.Enabled(context.Background(), levelOf(ev)) }
+// fromStrangers reports whether somebody may cause as many events of that kind as
+// he likes.
+func fromStrangers(ev shard.Event) bool {
+	var p *shard.PanicError
+	return ev.Kind == sa.Refusing || failedHere(ev) && ev.Role == sa.Responder && !errors.As(ev.Err, &p)
+}
+
+// failedHere reports whether a tunnel is not to be had since something of this host
+// does not work.
+func failedHere(ev shard.Event) bool {
+	return ev.Kind == sa.Closed && ev.Reason == sa.LocalFailure ||
+		ev.Kind == sa.Established && ev.Role == sa.Responder && ev.Notify == wire.TemporaryFailure
+}
 
 func (l *eventLog) write(e Event, ev shard.Event) {
-	if ev.Kind == sa.Closed && ev.Role == sa.Responder && (ev.Peer == (policy.ID{}) || ev.Reason == sa.Refused) && !l.mayShow(e.Time) {
-		return
-	}
 	l.to.LogAttrs(context.Background(), levelOf(ev), message(e), attrs(e, ev)...)
 }
 
-// mayShow limits what strangers write into the log, and says how much it has
-// kept out of it.
-func (l *eventLog) mayShow(now time.Time) bool {
-	if now.Sub(l.second) >= time.Second {
-		if l.withheld > 0 {
-			l.to.Warn("more handshakes failed", slog.Int(keyMissing, l.withheld))
-		}
-		l.second, l.lines, l.withheld = now, 0, 0
+// catchUp tells of what was left out.
+func (l *eventLog) catchUp(now mono.Time) {
+	missing, ended := l.few.tell(now)
+	if missing > 0 {
+		l.to.Warn(fmt.Sprintf("%d more refusals are not shown", missing), slog.Int(keyMissing, missing))
 	}
-	if l.lines == strangerLines {
-		l.withheld++
-		return false
+	for _, k := range ended {
+		l.to.Warn(fmt.Sprintf("%s: %d more in the last minute", k.subject, k.more), slog.Int(keyMissing, k.more))
 	}
-	l.lines++
-	return true
 }
 
 // levelOf: what an operator wants to know of every tunnel is info, the
 // exchanges within one are debug.
 func levelOf(ev shard.Event) slog.Level {
+	if failedHere(ev) {
+		return slog.LevelError
+	}
 	switch ev.Kind {
+	case sa.Refusing:
+		return slog.LevelWarn
 	case sa.ProbeSent, sa.Retransmit, sa.ProbeAnswered, sa.Drift, sa.Unanswered:
 		return slog.LevelDebug
 	case sa.Moved:
@@ -107,9 +120,9 @@ func levelOf(ev shard.Event) slog.Level {
 		}
 	case sa.Closed:
 		switch ev.Reason {
-		case sa.LocalFailure:
-			return slog.LevelError
-		case sa.AuthFailed, sa.Refused, sa.ProtocolError, sa.PeerDead:
+		case sa.AuthFailed, sa.Refused: // which a Refusing has told
+			return slog.LevelDebug
+		case sa.ProtocolError, sa.PeerDead:
 			return slog.LevelWarn
 		}
 	}
@@ -118,6 +131,9 @@ func levelOf(ev shard.Event) slog.Level {
 
 // message says what has happened in the words of a person.
 func message(e Event) string {
+	if r := e.Refusal; r != nil {
+		return strings.TrimSuffix(r.String()+"; "+r.Advice, "; ")
+	}
 	if e.Reason != "" {
 		return e.Reason
 	}
@@ -131,6 +147,9 @@ func message(e Event) string {
 }
 
 func attrs(e Event, ev shard.Event) []slog.Attr {
+	if r := e.Refusal; r != nil {
+		return []slog.Attr{slog.String(keyBy, r.By), slog.String(keyRule, cmp.Or(r.Rule, r.Notify))}
+	}
 	as := []slog.Attr{slog.String(keyConn, e.Connection), slog.String(keyPeer, e.Peer),
 		slog.Any(keyRemote, e.Remote), slog.String(keySPI, e.SPI)}
 	switch ev.Kind {

@@ -153,6 +153,7 @@ type status struct {
 	} `json:"dataplane"`
 	IKE struct {
 		Up         int `json:"up"`
+		Childless  int `json:"childless"`
 		Connecting int `json:"connecting"`
 		Deleting   int `json:"deleting"`
 		Handshakes struct {
@@ -334,7 +335,7 @@ func (s *site) cleared(routes []string) {
 	set := s.gw.maps()
 	await(s.T, "no IKE SA is left", func() bool {
 		st := s.gw.status()
-		return st.IKE.Up+st.IKE.Connecting+st.IKE.Deleting+st.IKE.Handshakes.HalfOpen == 0
+		return st.IKE.Up+st.IKE.Childless+st.IKE.Connecting+st.IKE.Deleting+st.IKE.Handshakes.HalfOpen == 0
 	})
 	if peers := s.gw.peers(); len(peers) != 0 {
 		s.Errorf("left: peers %+v", peers)

@@ -113,6 +113,12 @@ func TestRenderStatus(t *testing.T) {
 		"half_open_source_full": 12301, "bad_public_values": 1, "refusals_delayed": 7} {
 		surge.IKE.Counters[name] = n
 	}
+	refused := status(t, gateway.Healthy, xdp(eth0))
+	refused.IKE.Childless = 2
+	for name, n := range map[string]uint64{"refused_secret": 1412, "refused_suite": 3, "refused_not_asked": 2, "refused_identity": 0,
+		"refused_by_peer_auth": 7} {
+		refused.IKE.Counters[name] = n
+	}
 	left := status(t, gateway.Degraded, nil, "XDP is off: no")
 	left.Left = []gateway.Attachment{eth0, {Interface: "eth1", Mode: "generic", ProgramID: 315}}
 	gone := gateway.Attachment{Interface: "eth1", Gone: true, Note: "the interface is gone"}
@@ -121,6 +127,7 @@ func TestRenderStatus(t *testing.T) {
 		"status-degraded": status(t, gateway.Degraded, xdp(gone),
 			"XDP is not attached to eth0: nothing answers keepalives there; ikepulse attach eth0"),
 		"status-left":        left,
+		"status-refused":     refused,
 		"status-surge":       surge,
 		"status-instance":    other,
 		"status-not-running": down,
@@ -193,6 +200,8 @@ func TestRenderPeers(t *testing.T) {
 			Liveness: ike.Liveness{ProofMS: ms(64 * time.Second), Proof: "esp", Outstanding: true, Tries: 3, MaxTries: 5}},
 		{Peer: "berlin.example.org", Connection: "berlin", State: "established", From: addrPort("203.0.113.7:4500"), LocalNATted: true,
 			UpMS: ms(41 * day), Liveness: ike.Liveness{ProofMS: ms(0), Proof: "ike", NextMS: ms(9 * time.Second)}},
+		{Peer: "carl@example.org", Connection: "roadwarriors", State: "no child", From: addrPort("203.0.113.30:4500"), UpMS: ms(time.Minute),
+			Liveness: ike.Liveness{ProofMS: ms(time.Minute), Proof: "ike", NextMS: ms(time.Second)}},
 		{State: "init sent", Connection: "paris", From: addrPort("203.0.113.8:500"), UpMS: ms(9 * time.Second),
 			Liveness: ike.Liveness{Outstanding: true, Tries: 1, MaxTries: 5, NextMS: ms(time.Second)}},
 		{State: "half-open", From: addrPort("198.18.4.20:19004"), PeerNATted: true, LocalNATted: true, UpMS: ms(time.Second)},

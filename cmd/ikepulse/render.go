@@ -1,8 +1,10 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -41,6 +43,7 @@ func renderStatus(w io.Writer, st *gateway.Status) error {
 	if st.Daemon != nil {
 		p.tunnels(st.Daemon)
 		p.handshakes(&st.IKE)
+		p.refused(st.IKE.Counters)
 		p.barriers(&st.Barriers)
 	}
 	p.xdp(st)
@@ -53,10 +56,29 @@ func renderStatus(w io.Writer, st *gateway.Status) error {
 
 func (p *page) tunnels(d *gateway.Daemon) {
 	st, c := &d.IKE, d.IKE.Counters
-	p.line("tunnels", "%s up   %s connecting   %s dying   of %s        since the start: +%s -%s (%s deleted, %s dead, %s replaced)   %s auth failed",
-		thousands(st.Up), thousands(st.Connecting), thousands(st.Deleting), thousands(d.Capacity),
+	up := thousands(st.Up) + " up"
+	if st.Childless > 0 {
+		up += "   " + thousands(st.Childless) + " without a Child SA"
+	}
+	p.line("tunnels", "%s   %s connecting   %s dying   of %s        since the start: +%s -%s (%s deleted, %s dead, %s replaced)   %s auth failed",
+		up, thousands(st.Connecting), thousands(st.Deleting), thousands(d.Capacity),
 		thousands(c["established"]), thousands(c["deleted"]+c["dead"]+c["replaced"]),
 		thousands(c["deleted"]), thousands(c["dead"]), thousands(c["replaced"]), thousands(c["auth_failed"]))
+}
+
+// refused is how many were, on either side, by the rule, the most first.
+func (p *page) refused(counters map[string]uint64) {
+	var texts []string
+	for _, name := range slices.SortedFunc(maps.Keys(counters), func(a, b string) int {
+		return cmp.Or(cmp.Compare(counters[b], counters[a]), strings.Compare(a, b))
+	}) {
+		if words := ike.RefusalWords(name); words != "" && counters[name] > 0 {
+			texts = append(texts, fmt.Sprintf("%s: %s", words, thousands(counters[name])))
+		}
+	}
+	if len(texts) > 0 {
+		p.line("refused", "since the start: %s", strings.Join(texts, "; "))
+	}
 }
 
 // barriers are what keeps packets out of the clear.
@@ -247,7 +269,7 @@ func renderPeers(w io.Writer, terminal bool, rows []peerRow) error {
 	var lines [][]string
 	for _, r := range rows {
 		request := "try"
-		if r.State == "established" {
+		if r.State == "established" || r.State == "no child" {
 			request = "probe" // any request is one
 		}
 		lines = append(lines, []string{orDash(plain(r.Peer)), orDash(plain(r.Connection)), endpoint(r.From), orDash(r.State),

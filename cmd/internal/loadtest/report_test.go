@@ -75,8 +75,8 @@ func TestEnded(t *testing.T) {
 	r := run{Config: Config{Peers: 20, Timeout: 2 * time.Second}, scores: newScores()}
 	events := make(chan ike.Event, 4)
 	events <- ike.Event{Kind: "connecting", Connection: name(1), Notify: "none of these"}
-	events <- ike.Event{Kind: "complaint", Connection: name(2), Notify: "INVALID_SYNTAX"}
-	events <- ike.Event{Kind: "complaint", Connection: name(3), Notify: "NO_PROPOSAL_CHOSEN"}
+	events <- ike.Event{Kind: "refused", Connection: name(2), Notify: "INVALID_SYNTAX", Refusal: &ike.Refusal{Unauthenticated: true}}
+	events <- ike.Event{Kind: "refused", Connection: name(3), Notify: "NO_PROPOSAL_CHOSEN", Refusal: &ike.Refusal{Unauthenticated: true}}
 	close(events)
 	r.hear(events)
 	silent, stop := context.WithCancelCause(t.Context())

@@ -37,7 +37,7 @@ func (s *scores) note(change func()) {
 // waiting for better ones, since anybody could have sent these.
 func (s *scores) hear(events <-chan ike.Event) {
 	for ev := range events {
-		if ev.Kind == "complaint" {
+		if ev.Refusal != nil && ev.Refusal.Unauthenticated {
 			s.note(func() { s.complaints[ev.Connection], s.complaint = ev.Notify, ev.Notify })
 		}
 	}

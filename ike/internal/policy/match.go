@@ -2,6 +2,7 @@ package policy
 
 import (
 	"net/netip"
+	"slices"
 
 	"github.com/ikepulse/ikepulse/ike/internal/suite"
 )
@@ -63,4 +64,16 @@ func choose(equals []*Connection, claim Claim) (conn *Connection, rule Rule) {
 		}
 	}
 	return conn, rule
+}
+
+// Ours are we to a peer: the identities that his connections have for us.
+func (s *Set) Ours(peer ID) (out []ID) {
+	for remote := range Only(peer).Wider {
+		for _, c := range s.byPeer[remote] {
+			if !slices.Contains(out, c.LocalID) {
+				out = append(out, c.LocalID)
+			}
+		}
+	}
+	return out
 }

@@ -1,5 +1,7 @@
 package policy
 
+import "slices"
+
 // Rule is what decides that a peer is refused.
 type Rule uint8
 
@@ -34,3 +36,15 @@ const (
 
 // OfAssociation reports whether a rule refuses a peer who has proved who he is.
 func (r Rule) OfAssociation() bool { return r >= NotUnique && r <= NoPlace }
+
+// ruleNames are also the ends of the counters' names.
+var ruleNames = [...]string{"accepted", "suite", "bad_ke", "no_proof", "identity", "own_identity", "address", "no_secret", "secret",
+	"not_unique", "share_sas", "no_place", "esp_suite", "selectors", "no_address", "share_leases", "not_asked", "no_encapsulation"}
+
+// Rules is how many there are beside Accepted.
+const Rules = int(NoEncapsulation)
+
+func (r Rule) String() string { return ruleNames[r] }
+
+// ParseRule is the rule of that name; Accepted if there is none.
+func ParseRule(name string) Rule { return Rule(max(slices.Index(ruleNames[:], name), 0)) }

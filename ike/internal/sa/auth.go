@@ -2,7 +2,6 @@ package sa
 
 import (
 	"errors"
-	"net/netip"
 
 	"github.com/ikepulse/ikepulse/ike/internal/mono"
 	"github.com/ikepulse/ikepulse/ike/internal/policy"
@@ -109,60 +108,52 @@ func (s *SA) authRequest(now mono.Time, p wire.Packet, ps []wire.Payload, out *E
 	idi, okID := wire.FindID(ps, wire.TypeIDi)
 	auth, okAuth := wire.Find[*wire.Auth](ps)
 	if !okID || !okAuth {
+		s.refusedProof(p, idi, ps, out)
 		s.refuseAuth(now, p, policy.ID{}, errNoAuth, out)
 		return
 	}
-	id, conn, secret := s.judge(p.Remote.Addr(), idi, ps)
+	claim := claimOf(p, idi, ps)
+	conn, secret, rule := s.judge(claim, idi)
 	valid := auth.Method == wire.AuthSharedKey && s.provenPSK(auth.Data, secret, idi)
-	if conn == nil || !valid {
-		s.refuseAuth(now, p, id, errIdentity, out)
+	switch {
+	case auth.Method != wire.AuthSharedKey:
+		rule = policy.NoProof
+	case rule == policy.Accepted && !valid:
+		rule = policy.WrongSecret
+	}
+	if rule != policy.Accepted {
+		s.refusedIdentity(rule, conn, claim, out)
+		s.refuseAuth(now, p, claim.ID, errIdentity, out)
 		return
 	}
-	s.rec.Conn, s.rec.Peer = conn, flatten(id)
+	s.rec.Conn, s.rec.Peer = conn, flatten(claim.ID)
 	s.hs.auth = newAuthMessage(p, ps)
 	_, initial := wire.FindNotify(ps, wire.InitialContact)
 	s.setState(AuthPending)
-	out.add(Admit{Identity: id.String(), InitialContact: initial, Want: s.hs.auth.wanted()})
+	out.add(Admit{Identity: claim.ID.String(), InitialContact: initial, Want: s.hs.auth.wanted()})
+}
+
+// claimOf is how the peer presents himself.
+func claimOf(p wire.Packet, idi *wire.ID, ps []wire.Payload) policy.Claim {
+	claim := policy.Claim{From: p.Remote.Addr()}
+	claim.ID, _ = policy.FromPayload(idi)
+	if idr, ok := wire.FindID(ps, wire.TypeIDr); ok {
+		claim.Asked, _ = policy.FromPayload(idr)
+	}
+	return claim
 }
 
 // judge finds the connection and secret for a claimed identity. Where there is
 // none, the secret is one that nobody knows.
-func (s *SA) judge(peer netip.Addr, idi *wire.ID, ps []wire.Payload) (policy.ID, *policy.Connection, []byte) {
-	id, known := policy.FromPayload(idi)
-	claim := policy.Claim{ID: id, From: peer}
-	if idr, ok := wire.FindID(ps, wire.TypeIDr); ok {
-		claim.Asked, _ = policy.FromPayload(idr)
+func (s *SA) judge(claim policy.Claim, idi *wire.ID) (conn *policy.Connection, secret []byte, rule policy.Rule) {
+	rule = policy.NoIdentity
+	if _, known := policy.FromPayload(idi); known {
+		conn, secret, rule = s.env.Policy.Match(claim, s.rec.Suite)
 	}
-	if known {
-		if conn, psk, rule := s.env.Policy.Match(claim, s.rec.Suite); rule == policy.Accepted {
-			return id, conn, psk
-		}
+	if rule != policy.Accepted {
+		secret = s.random(nonceLen)
 	}
-	return id, nil, s.random(nonceLen)
-}
-
-// refusal is an AUTHENTICATION_FAILED that is still to be sent.
-type refusal struct {
-	answer Send
-	why    error
-}
-
-// refuseAuth answers AUTHENTICATION_FAILED and forgets the SA: at once, or, for
-// somebody who has failed often, after a time in which he has this SA and no
-// answer. RFC 7296 §2.21.2
-func (s *SA) refuseAuth(now mono.Time, p wire.Packet, claimed policy.ID, why error, out *Effects) {
-	s.hs.refusal = &refusal{reply(p, s.seal(wire.IKEAuth, wire.FlagResponse, s.rec.NextExpected-1,
-		&wire.Notify{Kind: wire.AuthenticationFailed})), why}
-	if wait := s.env.FailedAuth(now, p.Remote.Addr(), claimed); wait > 0 {
-		s.mustFinish = now.Add(wait)
-		return
-	}
-	s.refused(out)
-}
-
-func (s *SA) refused(out *Effects) {
-	out.add(s.hs.refusal.answer)
-	s.close(AuthFailed, Event{Err: s.hs.refusal.why}, out)
+	return conn, secret, rule
 }
 
 // admitted goes on with the IKE_AUTH of an admitted peer.
@@ -186,6 +177,7 @@ func (s *SA) turnAway(rule policy.Rule, out *Effects) {
 		kind = wire.AuthenticationFailed
 	}
 	out.add(reply(s.hs.auth.packet, s.seal(wire.IKEAuth, wire.FlagResponse, s.rec.NextExpected-1, &wire.Notify{Kind: kind})))
+	s.refusedPlace(rule, Event{Notify: kind}, out)
 	s.close(Refused, Event{Notify: kind}, out)
 }
 
@@ -193,11 +185,14 @@ func (s *SA) turnAway(rule policy.Rule, out *Effects) {
 // SA. RFC 7296 §1.2
 func (s *SA) answerAuth(now mono.Time, c Admitted, out *Effects) {
 	ps := s.identify()
-	child, payloads, refusal := s.acceptChild(now, c)
+	child, payloads, rule, refusal := s.acceptChild(now, c)
 	if refusal != 0 {
 		payloads = []wire.Payload{&wire.Notify{Kind: refusal}}
 	}
 	s.respondAuth(now, append(ps, payloads...), child, out)
+	if rule != policy.Accepted {
+		s.refusedChild(s.childRefusal(rule, c), Event{Notify: refusal}, out)
+	}
 	s.established(now, refusal, out)
 }
 
@@ -258,8 +253,19 @@ func (s *SA) authResponse(now mono.Time, ps []wire.Payload, out *Effects) {
 	}
 	id, okID := policy.FromPayload(idr)
 	psk, okPSK := s.env.Policy.Secret(s.rec.Conn.LocalID, s.expectedPeer())
-	if !okID || !okPSK || !s.rec.Conn.RemoteID.Match(id) || auth.Method != wire.AuthSharedKey ||
-		!equal(auth.Data, s.responderPSK(psk, idr)) {
+	rule := policy.Accepted
+	switch {
+	case !okID || !s.rec.Conn.RemoteID.Match(id):
+		rule = policy.NoIdentity
+	case auth.Method != wire.AuthSharedKey:
+		rule = policy.NoProof
+	case !okPSK:
+		rule = policy.NoSecret
+	case !equal(auth.Data, s.responderPSK(psk, idr)):
+		rule = policy.WrongSecret
+	}
+	if rule != policy.Accepted {
+		s.refusedIdentity(rule, s.rec.Conn, policy.Claim{ID: id}, out)
 		s.denyPeer(now, out)
 		return
 	}
@@ -274,6 +280,11 @@ func (s *SA) authResponse(now mono.Time, ps []wire.Payload, out *Effects) {
 // refusedAuth takes a response without identity and proof: a refusal.
 func (s *SA) refusedAuth(ps []wire.Payload, out *Effects) {
 	kind := firstError(ps)
+	if kind == 0 {
+		s.refused(&Refusal{Rule: policy.NoProof, Conn: s.rec.Conn}, Event{}, out)
+	} else {
+		s.refusedByPeer(kind, out)
+	}
 	why := Refused
 	if kind == wire.AuthenticationFailed {
 		why = AuthFailed
@@ -302,6 +313,7 @@ func (s *SA) completeAuth(now mono.Time, out *Effects) {
 	err := s.takeChild()
 	s.setState(Up)
 	if err != nil {
+		s.refusedAnswer(err, out)
 		e := Event{Kind: Established, Notify: s.hs.trouble, Err: err, Path: s.Path()}
 		s.mustFinish = now
 		s.dropChild(out)

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 
 	"github.com/ikepulse/ikepulse/ike/internal/mono"
+	"github.com/ikepulse/ikepulse/ike/internal/policy"
 	"github.com/ikepulse/ikepulse/ike/internal/suite"
 	"github.com/ikepulse/ikepulse/ike/internal/wire"
 )
@@ -65,33 +66,33 @@ func withoutKE(ps []suite.Proposal) []suite.Proposal {
 
 // acceptChild chooses and derives the responder's first Child SA. A refusal is
 // the notify that says why there is none; a peer that asked for none gets none.
-func (s *SA) acceptChild(now mono.Time, c Admitted) (ok bool, ps []wire.Payload, refusal wire.NotifyType) {
+func (s *SA) acceptChild(now mono.Time, c Admitted) (ok bool, ps []wire.Payload, rule policy.Rule, refusal wire.NotifyType) {
 	a := s.hs.auth
 	if a.sa == nil { // RFC 6023
-		return false, nil, 0
+		return false, nil, policy.Accepted, 0
 	}
 	wanted := a.wanted()
 	switch {
 	case a.tsi == nil || a.tsr == nil:
-		return false, nil, wire.InvalidSyntax
+		return false, nil, policy.NoSelectors, wire.InvalidSyntax
 	case !s.carriesESP():
-		return false, nil, wire.NoProposalChosen
+		return false, nil, policy.NoEncapsulation, wire.NoProposalChosen
 	case len(s.rec.Conn.Pools) > 0 && len(wanted) == 0:
-		return false, nil, wire.FailedCPRequired
+		return false, nil, policy.NotAsked, wire.FailedCPRequired
 	case len(wanted) > 0 && len(c.Addrs) == 0:
-		return false, nil, wire.InternalAddressFailure
+		return false, nil, c.Rule, wire.InternalAddressFailure
 	}
 	chosen, err := suite.Choose(withoutKE(s.rec.Conn.Child.Proposals), a.sa.Proposals, wire.ProtoESP, 0)
 	if err != nil {
-		return false, nil, wire.NoProposalChosen
+		return false, nil, policy.NoESPSuite, wire.NoProposalChosen
 	}
 	peer, own := s.acceptSelectors(c.Addrs)
 	if len(peer) == 0 || len(own) == 0 {
-		return false, nil, wire.TSUnacceptable
+		return false, nil, policy.NoSelectors, wire.TSUnacceptable
 	}
 	spi, free := s.env.AllocSPI(now)
 	if !free {
-		return false, nil, wire.NoAdditionalSAs
+		return false, nil, policy.NoPlace, wire.NoAdditionalSAs
 	}
 	s.setChild(spi, binary.BigEndian.Uint32(chosen.SPI), chosen.Choice, own, peer)
 	if len(c.Addrs) > 0 {
@@ -99,13 +100,19 @@ func (s *SA) acceptChild(now mono.Time, c Admitted) (ok bool, ps []wire.Payload,
 	}
 	return true, append(ps,
 		&wire.SA{Proposals: []wire.Proposal{chosen.Wire(chosen.Number, wire.ProtoESP, spiBytes(spi))}},
-		&wire.TS{T: wire.TypeTSi, Selectors: peer}, &wire.TS{T: wire.TypeTSr, Selectors: own}), 0
+		&wire.TS{T: wire.TypeTSi, Selectors: peer}, &wire.TS{T: wire.TypeTSr, Selectors: own}), policy.Accepted, 0
 }
 
 // acceptSelectors narrows the peer's offer: a peer with a virtual address gets
 // that address and nothing beside it.
 func (s *SA) acceptSelectors(leased []netip.Addr) (peer, own []wire.Selector) {
-	remote := s.rec.Conn.Child.Remote
+	remote, local := s.allowed(leased)
+	return narrow(remote, s.hs.auth.tsi.Selectors), narrow(local, s.hs.auth.tsr.Selectors)
+}
+
+// allowed is what a responder may agree to, of the peer's and of our side.
+func (s *SA) allowed(leased []netip.Addr) (remote, local []wire.Selector) {
+	remote = s.rec.Conn.Child.Remote
 	for _, a := range leased {
 		remote = append(remote[:len(remote):len(remote)], single(a))
 	}
@@ -116,11 +123,11 @@ func (s *SA) acceptSelectors(leased []netip.Addr) (peer, own []wire.Selector) {
 	if len(remote) == 0 {
 		remote = []wire.Selector{single(path.Remote.Addr())}
 	}
-	local := s.rec.Conn.Child.Local
+	local = s.rec.Conn.Child.Local
 	if len(local) == 0 {
 		local = []wire.Selector{single(path.Local.Addr())}
 	}
-	return narrow(remote, s.hs.auth.tsi.Selectors), narrow(local, s.hs.auth.tsr.Selectors)
+	return remote, local
 }
 
 // setChild derives the Child SA's keys and writes its record. RFC 7296 §2.17

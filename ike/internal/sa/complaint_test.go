@@ -19,7 +19,7 @@ func TestForgedComplaintsAreFew(t *testing.T) {
 	}
 	told := 0
 	for _, e := range w.client.events {
-		if e.Kind == Complaint {
+		if e.Kind == Refusing {
 			told++
 		}
 	}

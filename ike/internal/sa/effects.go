@@ -152,7 +152,7 @@ type EventKind uint8
 
 const (
 	Connecting    EventKind = iota + 1 // a handshake began
-	Complaint                          // an unauthenticated answer refuses; the waiting goes on
+	Refusing                           // one refuses the other; Refusal says why
 	NATDetected                        // somebody translates addresses on the path
 	Established                        // authenticated; Child says whether traffic can flow
 	ChildUp                            // a Child SA is installed
@@ -176,6 +176,8 @@ type Event struct {
 	From   netip.AddrPort // for Drift
 	Child  *ChildSA
 	Err    error // for Closed by a local failure
+	// Refusal is for Refusing.
+	Refusal *Refusal
 }
 
 // Reason is why an SA closed.
@@ -200,7 +202,7 @@ func (r Reason) String() string {
 }
 
 func (k EventKind) String() string {
-	return [...]string{"none", "connecting", "complaint", "nat detected", "established", "child up", "child gone", "probe sent",
+	return [...]string{"none", "connecting", "refused", "nat detected", "established", "child up", "child gone", "probe sent",
 		"retransmit", "probe answered", "moved", "drift", "unanswered", "closed"}[k]
 }
 

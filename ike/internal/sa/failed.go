@@ -2,6 +2,7 @@ package sa
 
 import (
 	"github.com/ikepulse/ikepulse/ike/internal/mono"
+	"github.com/ikepulse/ikepulse/ike/internal/policy"
 	"github.com/ikepulse/ikepulse/ike/internal/wire"
 )
 
@@ -15,6 +16,7 @@ func (s *SA) failed(now mono.Time, c Failed, out *Effects) {
 		return
 	case Admit:
 		s.lastWord(out)
+		s.refusedPlace(policy.NoPlace, Event{Notify: wire.TemporaryFailure, Err: c.Err}, out)
 		s.close(Refused, Event{Notify: wire.TemporaryFailure, Err: c.Err}, out)
 		return
 	case Track:

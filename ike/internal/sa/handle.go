@@ -128,7 +128,7 @@ func (s *SA) handleRequest(now mono.Time, h wire.Header, p wire.Packet, out *Eff
 		return s.repeat(p, out)
 	case h.MessageID != s.nextExpected():
 		return ErrWindow
-	case s.rec.State == AuthPending, s.rec.State == HalfOpen && s.hs.refusal != nil:
+	case s.rec.State == AuthPending, s.rec.State == HalfOpen && s.hs.denial != nil:
 		return ErrBusy
 	case s.rec.State == HalfOpen && h.Exchange != wire.IKEAuth:
 		return ErrState

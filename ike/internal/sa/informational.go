@@ -33,6 +33,9 @@ func (s *SA) informational(now mono.Time, p wire.Packet, ps []wire.Payload, out 
 	}
 	switch {
 	case gone != NoReason:
+		if gone == AuthFailed {
+			s.refusedByPeer(wire.AuthenticationFailed, out)
+		}
 		// There is nothing to store any more: what could fail would lose the
 		// steps behind it, and the end would never be told.
 		out.add(reply(p, s.seal(wire.Informational, wire.FlagResponse, s.rec.NextExpected-1, answer...)))

@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/ikepulse/ikepulse/ike/internal/mono"
+	"github.com/ikepulse/ikepulse/ike/internal/policy"
 	"github.com/ikepulse/ikepulse/ike/internal/suite"
 	"github.com/ikepulse/ikepulse/ike/internal/wire"
 )
@@ -24,7 +25,7 @@ type handshake struct {
 	answer     *wire.Message // responder's IKE_SA_INIT, while its key exchange is computed
 	from       wire.Packet
 	natAware   bool            // responder: the request has NAT detection
-	refusal    *refusal        // responder: what IKE_AUTH is answered at mustFinish
+	denial     *denial         // responder: what IKE_AUTH is answered at mustFinish
 	trouble    wire.NotifyType // what an unauthenticated answer complained of
 	complaints int             // that were told
 	childSPI   uint32          // allotted for the Child SA, not installed yet
@@ -65,6 +66,7 @@ func (s *SA) agreed(now mono.Time, c Agreed, out *Effects) {
 		s.hs.private = c.Private
 		s.rec.PeerSPI = 0 // a forged answer, perhaps: the true one may still come
 		s.setState(InitSent)
+		s.complain(c.Err, out)
 	default:
 		s.sendAuth(now, c, out)
 		c.Wipe()
@@ -205,10 +207,12 @@ func (s *SA) initRequest(now mono.Time, p wire.Packet, out *Effects) error {
 	if err != nil {
 		return err
 	}
-	chosen, err := suite.Choose(s.env.Policy.Proposals(p.Remote.Addr()), offered.Proposals, wire.ProtoIKE, ke.Group)
+	ours := s.env.Policy.Proposals(p.Remote.Addr())
+	chosen, err := suite.Choose(ours, offered.Proposals, wire.ProtoIKE, ke.Group)
 	switch {
 	case err != nil:
 		s.refuseInit(m, p, &wire.Notify{Kind: wire.NoProposalChosen}, out)
+		s.refusedInit(p, offered.Proposals, ours, out)
 		return ErrOffer
 	case chosen.KE != ke.Group: // RFC 7296 §1.2
 		s.refuseInit(m, p, &wire.Notify{Kind: wire.InvalidKEPayload, Data: binary.BigEndian.AppendUint16(nil, chosen.KE)}, out)
@@ -244,6 +248,7 @@ func (s *SA) refuseInit(m *wire.Message, p wire.Packet, n *wire.Notify, out *Eff
 // It is never larger than the request: its source has proved nothing yet.
 func (s *SA) answerInit(now mono.Time, c Agreed, out *Effects) {
 	if c.Err != nil {
+		s.refused(&Refusal{Rule: policy.BadKE}, Event{Err: c.Err}, out)
 		s.close(Refused, Event{Err: c.Err, Notify: wire.InvalidSyntax}, out)
 		return
 	}
@@ -281,9 +286,8 @@ func (s *SA) initResponse(now mono.Time, p wire.Packet, out *Effects) error {
 	}
 	for _, pl := range m.Payloads {
 		if n, ok := pl.(*wire.Notify); ok && n.Kind < 16384 {
-			if s.hs.trouble != n.Kind && s.hs.complaints < maxComplaints {
-				s.hs.complaints++
-				out.add(report(Event{Kind: Complaint, Notify: n.Kind, Path: s.Path()}))
+			if s.hs.trouble != n.Kind && s.mayTell() {
+				s.refusedByPeer(n.Kind, out)
 			}
 			s.hs.trouble = n.Kind
 			return ErrOffer

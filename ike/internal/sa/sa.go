@@ -184,8 +184,8 @@ func (s *SA) Deadline() mono.Time {
 func (s *SA) Advance(now mono.Time, out *Effects) {
 	due := func(t mono.Time) bool { return t != 0 && t <= now }
 	switch {
-	case due(s.mustFinish) && s.hs.refusal != nil:
-		s.refused(out)
+	case due(s.mustFinish) && s.hs.denial != nil:
+		s.deny(out)
 		return
 	case due(s.mustFinish) && s.rec.State < Up:
 		s.close(HandshakeTimeout, Event{}, out)

@@ -232,6 +232,13 @@ func describeEvent(e Event) string {
 	if e.Kind == Closed {
 		s += ": " + e.Reason.String()
 	}
+	switch r := e.Refusal; {
+	case r == nil:
+	case r.ByPeer:
+		s += " by the peer:"
+	default:
+		s += " by rule: " + r.Rule.String()
+	}
 	if e.Notify != 0 {
 		s += " " + e.Notify.String()
 	}

@@ -261,8 +261,11 @@ func (n *node) admit(a Admit) Admitted {
 	if n.refuse != policy.Accepted {
 		return Admitted{Rule: n.refuse}
 	}
-	if len(a.Want) == 0 || n.noLease {
+	switch {
+	case len(a.Want) == 0:
 		return Admitted{}
+	case n.noLease || len(n.lease) == 0:
+		return Admitted{Rule: policy.NoAddress}
 	}
 	return Admitted{Addrs: n.lease, DNS: n.dns, Domains: n.domains}
 }

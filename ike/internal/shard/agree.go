@@ -255,7 +255,7 @@ func (s *Shard) agree(now mono.Time, e *entry, st sa.Agree) error {
 	j := &job{shard: s, spi: e.sa.SPI(), step: st, size: jobBytes, since: now}
 	pd := e.pending
 	if pd != nil {
-		j.source = sourcePrefix(pd.place.Key().Remote.Addr())
+		j.source = SourcePrefix(pd.place.Key().Remote.Addr())
 		j.rank = pd.rank()
 		j.size += pd.size
 	}

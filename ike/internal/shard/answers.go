@@ -29,8 +29,8 @@ func (s *Shard) onKnown(now mono.Time, h wire.Header, p wire.Packet) {
 		s.answer(now, h, p, &wire.Notify{Kind: wire.InvalidIKESPI})
 		return
 	}
-	if s.handle(now, e, p) != nil {
-		s.count[cDiscarded]++
+	if err := s.handle(now, e, p); err != nil {
+		s.count.discard(err)
 	}
 }
 

@@ -3,6 +3,7 @@ package shard
 import (
 	"sync/atomic"
 
+	"github.com/ikepulse/ikepulse/ike/internal/policy"
 	"github.com/ikepulse/ikepulse/ike/internal/sa"
 )
 
@@ -21,7 +22,17 @@ const (
 	cMalformed // messages that changed nothing
 	cOtherVersion
 	cUnknownSPI
-	cDiscarded
+	cFirstIgnored   // that have been declined a moment ago
+	cDiscardedState // what an SA discarded, by the reason
+	cDiscardedRole
+	cDiscardedWindow
+	cDiscardedChanged
+	cDiscardedBusy
+	cDiscardedLarger
+	cDiscardedOffer
+	cDiscardedICV
+	cDiscardedSyntax
+
 	cUnanswered // answers outside of any SA that were not given
 	cWithheld   // answers larger than what an unproven address has sent
 
@@ -63,12 +74,22 @@ const (
 	cFailedStep // steps that an edge refused
 	cEdgeErrors // removals and moves that an edge refused
 
-	numCounters
+	cByPeerAuth // the peer refuses us
+	cByPeerSuite
+	cByPeerSelectors
+	cByPeerAddress
+	cByPeerOther
+	cRefused // we refuse the peer: a counter for each rule
+
+	numCounters = cRefused + counter(policy.Rules)
 )
 
-var counterNames = [numCounters]string{
+var counterNames = append([]string{
 	"ike_dropped", "ike_auth_dropped", "ike_first_dropped", "esp_dropped", "inner_dropped", "drifts_dropped", "messages_dropped",
-	"ike_malformed", "ike_other_version", "ike_unknown_spi", "ike_discarded", "answers_limited", "answers_withheld",
+	"ike_malformed", "ike_other_version", "ike_unknown_spi", "first_ignored",
+	"ike_discarded_state", "ike_discarded_role", "ike_discarded_window", "ike_discarded_changed", "ike_discarded_busy",
+	"ike_discarded_larger", "ike_discarded_offer", "ike_discarded_icv", "ike_discarded_syntax",
+	"answers_limited", "answers_withheld",
 	"cookies_demanded", "first_too_long", "half_open_full", "half_open_source_full", "half_open_evicted", "table_full",
 	"bad_public_values", "shed_late", "shed_full", "shed_unproven", "key_exchanges_refused", "refusals_delayed",
 	"esp_unknown_spi", "esp_refused", "ike_sent", "ike_send_errors",
@@ -76,7 +97,8 @@ var counterNames = [numCounters]string{
 	"probes_sent", "probes_drift", "probes_spared", "retransmissions",
 	"established", "deleted", "dead", "replaced", "auth_failed", "failed",
 	"panics", "reclaimed", "steps_failed", "removals_failed",
-}
+	"refused_by_peer_auth", "refused_by_peer_suite", "refused_by_peer_selectors", "refused_by_peer_address", "refused_by_peer_other",
+}, refusalNames()...)
 
 // counters are what one shard has counted since its start.
 type counters [numCounters]uint64
@@ -86,6 +108,8 @@ func (c *counters) event(ev sa.Event) {
 	switch {
 	case ev.Kind == sa.Established:
 		c[cEstablished]++
+	case ev.Kind == sa.Refusing:
+		c[refusalCounter(ev)]++
 	case ev.Kind == sa.Retransmit:
 		c[cRetransmits]++
 	case ev.Kind != sa.Closed:

@@ -23,7 +23,8 @@ type Event struct {
 	Path    sa.Path
 	From    netip.AddrPort // of Drift
 	Err     error
-	SPI     uint64 // ours
+	Refusal *sa.Refusal // of Refusing
+	SPI     uint64      // ours
 	PeerSPI uint64
 	Role    sa.Role
 	Conn    string // "" before the peer is known
@@ -89,7 +90,7 @@ func (s *Shard) report(now mono.Time, e *entry, ev sa.Event) {
 	s.count.event(ev)
 	s.seq++
 	out := Event{Shard: s.index, Seq: s.seq, At: now, Kind: ev.Kind, Reason: ev.Reason, Notify: ev.Notify, Try: ev.Try,
-		Path: ev.Path, From: ev.From, Err: ev.Err, SPI: e.sa.SPI(), PeerSPI: e.sa.PeerSPI(), Role: e.sa.Role(), Peer: e.sa.PeerID(),
+		Path: ev.Path, From: ev.From, Err: ev.Err, Refusal: ev.Refusal, SPI: e.sa.SPI(), PeerSPI: e.sa.PeerSPI(), Role: e.sa.Role(), Peer: e.sa.PeerID(),
 		Suite: e.sa.Suite(), Child: describe(ev.Child), PeerNAT: e.sa.PeerNATted(), LocalNAT: e.sa.LocalNATted()}
 	if c := e.sa.Conn(); c != nil {
 		out.Conn = c.Name

@@ -50,7 +50,7 @@ func (g *Group) deliverFirst(p wire.Packet) {
 	case halfopen.Full:
 		g.tally.add(cHalfOpenFull)
 	case halfopen.Ignored:
-		g.tally.add(cDiscarded)
+		g.tally.add(cFirstIgnored)
 	}
 }
 
@@ -128,8 +128,8 @@ func (s *Shard) onFirst(now mono.Time, p wire.Packet, pd *pending) {
 	pd.size = len(p.Data)
 	e := &entry{sa: sa.NewResponder(&s.env, s.newSPI()), pending: pd}
 	s.table.add(e)
-	if s.handle(now, e, p) != nil {
-		s.count[cDiscarded]++
+	if err := s.handle(now, e, p); err != nil {
+		s.count.discard(err)
 		s.group.gate.decline(now, pd.place)
 		s.drop(now, e)
 	}
@@ -141,7 +141,7 @@ func (s *Shard) onFirstAgain(now mono.Time, p wire.Packet, place *halfopen.Place
 	s.group.gate.repeated(place)
 	e := s.table.byInit[place.Key()]
 	if e == nil || e.pending.place != place {
-		s.count[cDiscarded]++
+		s.count[cDiscardedState]++
 		return
 	}
 	if pd := e.pending; proven && !pd.proven {
@@ -150,8 +150,8 @@ func (s *Shard) onFirstAgain(now mono.Time, p wire.Packet, place *halfopen.Place
 			pd.job = s.group.workers.promote(pd.job)
 		}
 	}
-	if s.handle(now, e, p) != nil {
-		s.count[cDiscarded]++
+	if err := s.handle(now, e, p); err != nil {
+		s.count.discard(err)
 	}
 }
 

@@ -101,7 +101,7 @@ func (g *Group) firstOwner(key halfopen.Key) *Shard { return g.bySource(key.SPI,
 func (g *Group) bySource(spi uint64, from netip.Addr) *Shard {
 	var b [8 + 16]byte
 	binary.BigEndian.PutUint64(b[:], spi)
-	prefix := sourcePrefix(from).As16()
+	prefix := SourcePrefix(from).As16()
 	copy(b[8:], prefix[:])
 	return g.shards[maphash.Bytes(g.seed, b[:])%uint64(len(g.shards))]
 }
@@ -121,9 +121,9 @@ func isFirst(h wire.Header) bool {
 		h.Flags&wire.FlagInitiator != 0 && h.Flags&wire.FlagResponse == 0
 }
 
-// sourcePrefix is what counts as one source: an IPv4 address, or the /64 that
+// SourcePrefix is what counts as one source: an IPv4 address, or the /64 that
 // one IPv6 host can be anybody in. RFC 8019 §4.3
-func sourcePrefix(a netip.Addr) netip.Addr {
+func SourcePrefix(a netip.Addr) netip.Addr {
 	a = a.Unmap().WithZone("")
 	if a.Is4() {
 		return a

@@ -153,7 +153,7 @@ func (s *Shard) describe(now mono.Time, spis []uint64) (out []Peer) {
 
 func (s *Shard) peer(now mono.Time, e *entry) Peer {
 	path := e.sa.Path()
-	p := Peer{Identity: e.sa.PeerID().String(), State: e.sa.State().String(), Role: RoleName(e.sa.Role()),
+	p := Peer{Identity: e.sa.PeerID().String(), State: e.stateName(), Role: RoleName(e.sa.Role()),
 		Local: path.Local, Remote: path.Remote, LocalNATted: e.sa.LocalNATted(), PeerNATted: e.sa.PeerNATted(),
 		SPI: ikeSPI(e.sa.SPI()), spi: e.sa.SPI(), PeerSPI: ikeSPI(e.sa.PeerSPI()), Suite: e.sa.Suite(), Shard: s.index,
 		UpMS: int64(now.Sub(e.sa.Created()).Milliseconds()), HeardMS: age(now, e.sa.LastIKE()),
@@ -163,6 +163,16 @@ func (s *Shard) peer(now mono.Time, e *entry) Peer {
 	}
 	p.Child = s.childView(now, e, p)
 	return p
+}
+
+// childless reports whether an SA is up that has no Child SA: it is no tunnel.
+func (e *entry) childless() bool { return e.sa.State() == sa.Up && e.sa.InSPI() == 0 }
+
+func (e *entry) stateName() string {
+	if e.childless() {
+		return "no child"
+	}
+	return e.sa.State().String()
 }
 
 func (s *Shard) liveness(now mono.Time, e *entry) Liveness {
@@ -260,7 +270,8 @@ func lastOf(p netip.Prefix) netip.Addr {
 
 // Status sums up the group.
 type Status struct {
-	Up         int               `json:"up"`
+	Up         int               `json:"up"`        // with a Child SA
+	Childless  int               `json:"childless"` // authenticated, and without one: they carry nothing
 	Connecting int               `json:"connecting"`
 	Deleting   int               `json:"deleting"`
 	Handshakes Handshakes        `json:"handshakes"`
@@ -327,15 +338,16 @@ func (g *Group) Status(ctx context.Context) (Status, error) {
 
 // shardStatus is one shard's part of a Status.
 type shardStatus struct {
-	up, connecting, deleting int
-	lagMax, lagP99           time.Duration
-	counters                 counters
-	down                     []Down
-	downTotal                int
+	up, childless, connecting, deleting int
+	lagMax, lagP99                      time.Duration
+	counters                            counters
+	down                                []Down
+	downTotal                           int
 }
 
 func (st *Status) add(one shardStatus) {
 	st.Up += one.up
+	st.Childless += one.childless
 	st.Connecting += one.connecting
 	st.Deleting += one.deleting
 	st.DownTotal += one.downTotal
@@ -356,6 +368,8 @@ func (s *Shard) status(now mono.Time) shardStatus {
 	for _, e := range s.table.slab {
 		switch {
 		case e == nil:
+		case e.childless():
+			st.childless++
 		case e.sa.State() == sa.Up:
 			st.up++
 		case e.sa.State() == sa.Deleting:

@@ -69,7 +69,7 @@ func CheckPublic(group uint16, peer []byte) error {
 		return fmt.Errorf("key exchange group %d is not supported", group)
 	}
 	if _, err := a.value(peer); err != nil {
-		return fmt.Errorf("%s: %w", a.names[0], errPublic)
+		return fmt.Errorf("%s: %w", a.names[0], ErrPublic)
 	}
 	return nil
 }
@@ -127,7 +127,7 @@ func (p *Private) Public() []byte { return p.public }
 func (p *Private) Agree(peer []byte) ([]byte, error) {
 	secret, err := p.agree(peer)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", p.alg.names[0], errPublic)
+		return nil, fmt.Errorf("%s: %w", p.alg.names[0], ErrPublic)
 	}
 	return secret, nil
 }

@@ -84,17 +84,18 @@ func (p *prime) public(x []byte) []byte {
 	return bigmod.NewNat().Exp(two, x, m).Bytes(m)
 }
 
-var errPublic = errors.New("bad public value")
+// ErrPublic is a peer's value that is none of its group.
+var ErrPublic = errors.New("bad public value")
 
 // value reads a peer's y, and wants 1 < y < p-1. RFC 6989 §2.1
 func (p *prime) value(peer []byte) (*bigmod.Nat, error) {
 	m := p.modulus()
 	if len(peer) != p.size {
-		return nil, errPublic
+		return nil, ErrPublic
 	}
 	y, err := bigmod.NewNat().SetBytes(peer, m)
 	if err != nil || y.IsZero()|y.IsOne()|y.IsMinusOne(m) != 0 {
-		return nil, errPublic
+		return nil, ErrPublic
 	}
 	return y, nil
 }
