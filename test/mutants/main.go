@@ -72,10 +72,13 @@ func run(ctx context.Context, c config, patterns []string) error {
 	if c.changed {
 		work = t.hasChanged()
 	}
-	if len(work) > 0 {
-		if err := tryAll(ctx, t, work, c.parallel); err != nil {
-			return err
-		}
+	dir, err := os.MkdirTemp("", "mutants")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	if err := tryAll(ctx, t, work, dir, c.parallel); err != nil {
+		return err
 	}
 	if err := t.report(os.Stdout, work); err != nil {
 		return err

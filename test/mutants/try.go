@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"sync"
@@ -16,18 +15,14 @@ const (
 	// The tests of a mutant have so many times what they take without it, and a
 	// moment more, since several run at once.
 	patience = 5
-	moment   = 3 * time.Second
+	moment   = 2 * time.Second
 	// memoryLimit is for a mutant that has lost the end of a loop.
 	memoryLimit = 2 << 30
 )
 
-// tryAll runs the tests of each package for each of its mutants.
-func tryAll(ctx context.Context, t *tree, work []*pkg, parallel int) error {
-	dir, err := os.MkdirTemp("", "mutants")
-	if err != nil {
-		return err
-	}
-	defer os.RemoveAll(dir)
+// tryAll runs the tests of each package for each of its mutants, and leaves in dir
+// what it built of what does not change.
+func tryAll(ctx context.Context, t *tree, work []*pkg, dir string, parallel int) error {
 	limit := syscall.Rlimit{Cur: memoryLimit, Max: memoryLimit}
 	if err := syscall.Setrlimit(syscall.RLIMIT_DATA, &limit); err != nil {
 		return err
