@@ -1,16 +1,18 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
+	"io"
 	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // bench is where one mutant at a time is built and tested. It has a build cache of
@@ -18,6 +20,7 @@ import (
 type bench struct {
 	root, pkg, dir string
 	allowed        time.Duration
+	out            io.Writer       // of what the tests and the compiler say; may be nil
 	kept           map[string]bool // of the cache
 }
 
@@ -52,33 +55,35 @@ func (b *bench) build(ctx context.Context) error {
 	c := exec.CommandContext(ctx, "go", "test", "-c", "-vet=off", "-overlay", b.path("overlay.json"), "-o", b.path("test"), "./"+b.pkg)
 	c.Dir = b.root
 	c.Env = append(os.Environ(), "GOCACHE="+b.path("cache"))
-	var out bytes.Buffer
-	c.Stderr = &out
-	err := c.Run()
-	if err != nil && b.kept == nil {
-		os.Stderr.Write(out.Bytes())
-	}
-	return err
+	c.Stderr = b.out
+	return c.Run()
 }
 
 // test runs the program that was built, with whatever it starts in a group of its
 // own, which is killed when its time is over.
-func (b *bench) test(ctx context.Context) (state, []byte) {
+func (b *bench) test(ctx context.Context) (state, error) {
 	ctx, cancel := context.WithTimeout(ctx, b.allowed)
 	defer cancel()
 	c := exec.CommandContext(ctx, b.path("test"), "-test.failfast", "-test.paniconexit0", "-test.timeout=0")
 	c.Dir = filepath.Join(b.root, b.pkg)
+	c.Stdout = b.out
 	c.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	c.Cancel = func() error { return syscall.Kill(-c.Process.Pid, syscall.SIGKILL) }
 	c.WaitDelay = time.Second
-	out, err := c.CombinedOutput()
-	switch {
-	case err == nil:
-		return alive, out
-	case ctx.Err() != nil:
-		return late, out
+	if err := c.Start(); err != nil {
+		return alive, err
 	}
-	return killed, out
+	limit := unix.Rlimit{Cur: memoryLimit, Max: memoryLimit}
+	if err := unix.Prlimit(c.Process.Pid, unix.RLIMIT_DATA, &limit, nil); err != nil && err != unix.ESRCH {
+		return alive, errors.Join(err, c.Cancel(), c.Wait())
+	}
+	switch err := c.Wait(); {
+	case err == nil:
+		return alive, nil
+	case ctx.Err() != nil:
+		return late, nil
+	}
+	return killed, nil
 }
 
 // shareCache begins with what another has built.

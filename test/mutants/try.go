@@ -1,13 +1,13 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"os/exec"
 	"path/filepath"
 	"sync"
-	"syscall"
 	"time"
 )
 
@@ -23,10 +23,6 @@ const (
 // tryAll runs the tests of each package for each of its mutants, and leaves in dir
 // what it built of what does not change.
 func tryAll(ctx context.Context, t *tree, work []*pkg, dir string, parallel int) error {
-	limit := syscall.Rlimit{Cur: memoryLimit, Max: memoryLimit}
-	if err := syscall.Setrlimit(syscall.RLIMIT_DATA, &limit); err != nil {
-		return err
-	}
 	for _, p := range work {
 		if err := p.try(ctx, t.root, dir, parallel); err != nil {
 			return fmt.Errorf("%s: %w", p.dir, err)
@@ -37,16 +33,17 @@ func tryAll(ctx context.Context, t *tree, work []*pkg, dir string, parallel int)
 
 // try does so for one package, once its tests have passed without a change.
 func (p *pkg) try(ctx context.Context, root, dir string, parallel int) error {
-	base := &bench{root: root, pkg: p.dir, dir: filepath.Join(dir, "base"), allowed: time.Hour}
+	var out bytes.Buffer
+	base := &bench{root: root, pkg: p.dir, dir: filepath.Join(dir, "base"), allowed: time.Hour, out: &out}
 	if err := base.make(); err != nil {
 		return err
 	}
 	if err := base.build(ctx); err != nil {
-		return err
+		return fmt.Errorf("%w\n%s", err, &out)
 	}
 	begun := time.Now()
-	if s, out := base.test(ctx); s != alive {
-		return fmt.Errorf("the tests fail as it is: %s", out)
+	if s, err := base.test(ctx); err != nil || s != alive {
+		return errors.Join(err, fmt.Errorf("the tests fail as it is: %s", &out))
 	}
 	alone := time.Since(begun)
 	var todo []*job
@@ -120,7 +117,9 @@ func (b *bench) try(ctx context.Context, j *job) error {
 	case err != nil:
 		return err
 	default:
-		j.mutant.state, _ = b.test(ctx)
+		if j.mutant.state, err = b.test(ctx); err != nil {
+			return err
+		}
 	}
 	return b.trimCache()
 }
