@@ -70,4 +70,8 @@ func TestFailuresOfOneEntry(t *testing.T) {
 	if got := fail(other, 1); got != time.Second {
 		t.Errorf("the other's next: %v, want 1 s", got)
 	}
+	f.Proved(v4(1), other)
+	if got := fail(other, freeOfPair); got != 0 {
+		t.Errorf("the other's, once he has proved it: %v", got)
+	}
 }
