@@ -11,15 +11,13 @@ import (
 	"path/filepath"
 	"syscall"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // bench is where one mutant at a time is built and tested. It has a build cache of
 // its own, since what is built of a mutant is of no use to anybody again.
 type bench struct {
 	root, pkg, dir string
-	allowed        time.Duration
+	allowed        span
 	out            io.Writer       // of what the tests and the compiler say; may be nil
 	kept           map[string]bool // of the cache
 }
@@ -61,8 +59,8 @@ func (b *bench) build(ctx context.Context) error {
 
 // test runs the program that was built, with whatever it starts in a group of its
 // own, which is killed when its time is over.
-func (b *bench) test(ctx context.Context) (state, error) {
-	ctx, cancel := context.WithTimeout(ctx, b.allowed)
+func (b *bench) test(ctx context.Context) (s state, taken span, err error) {
+	ctx, cancel := context.WithTimeout(ctx, b.allowed.real)
 	defer cancel()
 	c := exec.CommandContext(ctx, b.path("test"), "-test.failfast", "-test.paniconexit0", "-test.timeout=0")
 	c.Dir = filepath.Join(b.root, b.pkg)
@@ -70,20 +68,22 @@ func (b *bench) test(ctx context.Context) (state, error) {
 	c.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	c.Cancel = func() error { return syscall.Kill(-c.Process.Pid, syscall.SIGKILL) }
 	c.WaitDelay = time.Second
+	begun := time.Now()
 	if err := c.Start(); err != nil {
-		return alive, err
+		return alive, taken, err
 	}
-	limit := unix.Rlimit{Cur: memoryLimit, Max: memoryLimit}
-	if err := unix.Prlimit(c.Process.Pid, unix.RLIMIT_DATA, &limit, nil); err != nil && err != unix.ESRCH {
-		return alive, errors.Join(err, c.Cancel(), c.Wait())
+	if err := b.allowed.limit(c.Process.Pid); err != nil {
+		return alive, taken, errors.Join(err, c.Cancel(), c.Wait())
 	}
-	switch err := c.Wait(); {
+	err = c.Wait()
+	taken = span{time.Since(begun), c.ProcessState.UserTime() + c.ProcessState.SystemTime()}
+	switch {
 	case err == nil:
-		return alive, nil
-	case ctx.Err() != nil:
-		return late, nil
+		return alive, taken, nil
+	case c.ProcessState.Sys().(syscall.WaitStatus).Signal() == syscall.SIGKILL:
+		return late, taken, nil
 	}
-	return killed, nil
+	return killed, taken, nil
 }
 
 // shareCache begins with what another has built.

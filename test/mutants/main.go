@@ -16,7 +16,7 @@
 //   - a statement that is a call is dropped, so are go, defer and a send
 //
 // Tests and generated files are left alone. The tree is never touched: each change
-// is an overlay of go build. Tests that take several times as long as they do
+// is an overlay of go build. Tests that take several times the CPU that they do
 // without a change have noticed it, and so have those that need gigabytes. What
 // does not compile is not counted.
 //

@@ -11,15 +11,6 @@ import (
 	"time"
 )
 
-const (
-	// The tests of a mutant have so many times what they take without it, and a
-	// moment more, since several run at once.
-	patience = 5
-	moment   = 2 * time.Second
-	// memoryLimit is for a mutant that has lost the end of a loop.
-	memoryLimit = 2 << 30
-)
-
 // tryAll runs the tests of each package for each of its mutants, and leaves in dir
 // what it built of what does not change.
 func tryAll(ctx context.Context, t *tree, work []*pkg, dir string, parallel int) error {
@@ -34,27 +25,26 @@ func tryAll(ctx context.Context, t *tree, work []*pkg, dir string, parallel int)
 // try does so for one package, once its tests have passed without a change.
 func (p *pkg) try(ctx context.Context, root, dir string, parallel int) error {
 	var out bytes.Buffer
-	base := &bench{root: root, pkg: p.dir, dir: filepath.Join(dir, "base"), allowed: time.Hour, out: &out}
+	base := &bench{root: root, pkg: p.dir, dir: filepath.Join(dir, "base"), allowed: asLongAsItTakes, out: &out}
 	if err := base.make(); err != nil {
 		return err
 	}
 	if err := base.build(ctx); err != nil {
 		return fmt.Errorf("%w\n%s", err, &out)
 	}
-	begun := time.Now()
-	if s, err := base.test(ctx); err != nil || s != alive {
+	s, taken, err := base.test(ctx)
+	if err != nil || s != alive {
 		return errors.Join(err, fmt.Errorf("the tests fail as it is: %s", &out))
 	}
-	alone := time.Since(begun)
 	var todo []*job
 	for _, f := range p.files {
 		for _, m := range f.mutants {
 			todo = append(todo, &job{f, m})
 		}
 	}
-	fmt.Printf("%s: %d changes; its tests take %v\n", p.dir, len(todo), alone.Round(time.Millisecond))
+	fmt.Printf("%s: %d changes; its tests take %v\n", p.dir, len(todo), taken.real.Round(time.Millisecond))
 	return each(parallel, todo, func(n int) (func(*job) error, error) {
-		b := &bench{root: root, pkg: p.dir, dir: filepath.Join(dir, fmt.Sprint("worker", n)), allowed: patience*alone + moment}
+		b := &bench{root: root, pkg: p.dir, dir: filepath.Join(dir, fmt.Sprint("worker", n)), allowed: taken.patiently()}
 		if err := b.make(); err != nil {
 			return nil, err
 		}
@@ -117,7 +107,7 @@ func (b *bench) try(ctx context.Context, j *job) error {
 	case err != nil:
 		return err
 	default:
-		if j.mutant.state, err = b.test(ctx); err != nil {
+		if j.mutant.state, _, err = b.test(ctx); err != nil {
 			return err
 		}
 	}
