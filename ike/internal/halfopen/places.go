@@ -355,7 +355,7 @@ type FromSource struct {
 // Largest are the sources that were turned away of late, the most often first,
 // and then those that have most, n in all.
 func (p *Places) Largest(now mono.Time, n int) []FromSource {
-	p.limited = p.limited.recent(now)
+	p.limited.forget(now)
 	shown := make([]FromSource, 0, n)
 	show := func(s source, turnedAway uint64) {
 		f := FromSource{Source: s.String(), Allowed: p.allowed(now, s), TurnedAway: turnedAway}
