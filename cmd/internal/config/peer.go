@@ -24,9 +24,9 @@ type meeting struct {
 	from netip.Addr // zero: anywhere
 }
 
-// pins are where alone the peer may call from. A name pins nobody, nor does an
+// Pins are where alone the peer may call from. A name pins nobody, nor does an
 // address beside one.
-func (p *Party) pins() []netip.Addr {
+func (p *Party) Pins() []netip.Addr {
 	if slices.ContainsFunc(p.Addresses, func(h Host) bool { return h.Name != "" }) {
 		return nil
 	}
@@ -40,7 +40,7 @@ func (l *loader) checkPair(c *Connection, v value) {
 		return
 	}
 	own, _ := c.Local.ID.Exact()
-	p := peer{pair: pair{own, c.Remote.ID}, connection: c.Name, pins: c.Remote.pins(), proposals: c.Proposals, asks: len(c.VIPs) > 0,
+	p := peer{pair: pair{own, c.Remote.ID}, connection: c.Name, pins: c.Remote.Pins(), proposals: c.Proposals, asks: len(c.VIPs) > 0,
 		at: v.posOf(entry(entry(v.n, "remote"), "id")), pos: v.keyPos()}
 	l.peers = append(l.peers, p)
 	if len(c.Remote.Addresses) == 0 && v.has("remote", "addresses") {
