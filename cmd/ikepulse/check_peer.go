@@ -95,6 +95,11 @@ func renderVerdict(w io.Writer, v verdict) error {
 func (p *page) verdict(v verdict) {
 	conn := v.Connection
 	p.line("connection", "%s, at %v: %s", conn.Name, conn.Pos, whyHis(conn.Remote.ID))
+	for _, n := range v.cfg.Notes {
+		if n.Key == "connections."+conn.Name {
+			p.line("note", "%s", n)
+		}
+	}
 	p.line("ours", "%s", conn.Local.ID)
 	p.line("address", "%s", callsFrom(conn))
 	for i, other := range v.Others {
