@@ -36,7 +36,8 @@ type loader struct {
 	peers         []peer
 	meetings      map[meeting]peer
 	secretIDs     pairSet
-	secretFilesAt []Pos // beside cfg.Secrets
+	secretFilesAt []Pos    // beside cfg.Secrets
+	hidden        Problems // notes of secrets that permissions keep from us
 
 	// hints is how much may yet be spent on finding what was meant.
 	hints int

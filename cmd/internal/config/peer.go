@@ -13,6 +13,7 @@ type peer struct {
 	connection string
 	pins       []netip.Addr // where alone he may call from; none: anywhere
 	proposals  []string
+	unique     string
 	asks       bool // we ask him for addresses, so he never calls
 	at         Pos  // of his identity
 	pos        Pos  // of the connection
@@ -24,9 +25,9 @@ type meeting struct {
 	from netip.Addr // zero: anywhere
 }
 
-// pins are where alone the peer may call from. A name pins nobody, nor does an
+// Pins are where alone the peer may call from. A name pins nobody, nor does an
 // address beside one.
-func (p *Party) pins() []netip.Addr {
+func (p *Party) Pins() []netip.Addr {
 	if slices.ContainsFunc(p.Addresses, func(h Host) bool { return h.Name != "" }) {
 		return nil
 	}
@@ -40,7 +41,7 @@ func (l *loader) checkPair(c *Connection, v value) {
 		return
 	}
 	own, _ := c.Local.ID.Exact()
-	p := peer{pair: pair{own, c.Remote.ID}, connection: c.Name, pins: c.Remote.pins(), proposals: c.Proposals, asks: len(c.VIPs) > 0,
+	p := peer{pair: pair{own, c.Remote.ID}, connection: c.Name, pins: c.Remote.Pins(), proposals: c.Proposals, unique: c.Unique, asks: len(c.VIPs) > 0,
 		at: v.posOf(entry(entry(v.n, "remote"), "id")), pos: v.keyPos()}
 	l.peers = append(l.peers, p)
 	if len(c.Remote.Addresses) == 0 && v.has("remote", "addresses") {

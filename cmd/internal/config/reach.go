@@ -21,6 +21,7 @@ func (l *loader) lookAtPeers() {
 		return strings.Compare(a.connection, b.connection)
 	})
 	l.noteOurOwn()
+	l.noteTwins()
 	groups := l.byAddress()
 	l.noteUnsaid(groups)
 	l.noteSuites(groups)
@@ -114,6 +115,25 @@ func (l *loader) noteOurOwn() {
 		}
 	}
 	l.noteSome(mirrors, "more patterns let a peer present himself as us")
+}
+
+// noteTwins finds sites that are told apart by their addresses alone. Uniqueness does
+// not go by those.
+func (l *loader) noteTwins() {
+	first := map[pair]*peer{}
+	var twins Problems
+	for i := range l.peers {
+		l.work++
+		switch p := &l.peers[i]; {
+		case len(p.pins) == 0 || p.asks || p.unique == "never":
+		case first[p.pair] == nil:
+			first[p.pair] = p
+		default:
+			twins = append(twins, Problem{p.pos, "connections." + p.connection, fmt.Sprintf("it has the two identities of %s: "+
+				"by INITIAL_CONTACT the peer of one ends the tunnels of the other; with unique: never he does not", first[p.pair].connection)})
+		}
+	}
+	l.noteSome(twins, "more connections with the identities of another")
 }
 
 // groups are the connections, in the order of their names, by where their peers call

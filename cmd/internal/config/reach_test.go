@@ -20,7 +20,7 @@ func TestNotesAgainstEveryPeer(t *testing.T) {
 	r := rand.New(rand.NewSource(1))
 	one := func(of []string) string { return of[r.Intn(len(of))] }
 	good, unused, unsaid := 0, 0, 0
-	for range 6000 {
+	for range 3000 {
 		var b strings.Builder
 		b.WriteString(minimal + "connections:\n")
 		for i := range 1 + r.Intn(4) {
