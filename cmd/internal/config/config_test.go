@@ -206,7 +206,7 @@ func TestCheckWithoutTheRightToRead(t *testing.T) {
 			t.Errorf("Load: %s", ps.Error())
 		}
 		cfg, ps = Check("a.yaml", checks)
-		if ps != nil || len(cfg.Notes) != 1 || !strings.Contains(cfg.Notes[0].Text, "not readable for you") {
+		if ps != nil || !strings.Contains(cfg.Notes.Error(), "s/a.psk: not readable for you") {
 			t.Errorf("Check: %v %s", cfg, ps.Error())
 		}
 	})

@@ -10,7 +10,7 @@ import (
 )
 
 // Checks are what the configuration leaves to the gateway and to the host.
-var Checks = config.Checks{IKEProposal: ike.CheckIKEProposal, ESPProposal: ike.CheckESPProposal, Group: user.LookupGroup}
+var Checks = config.Checks{IKEProposal: ike.CheckIKEProposal, ESPProposal: ike.CheckESPProposal, Common: ike.CommonIKE, Group: user.LookupGroup}
 
 // ikeConfig is the part of a configuration that the IKE side needs, for a data
 // plane in user space. xdp.capacity is what the maps have room for: the tunnels

@@ -341,6 +341,9 @@ func (p *Places) Taken(now mono.Time) int {
 	return len(p.byKey)
 }
 
+// Calls reports whether somebody at an address has a place.
+func (p *Places) Calls(from netip.Addr) bool { return p.sources[sourceOf(from)] != nil }
+
 // FromSource is what one source has, as it is shown.
 type FromSource struct {
 	Source     string `json:"source"` // an IPv4 address, or an IPv6 /64

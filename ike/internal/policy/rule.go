@@ -31,3 +31,6 @@ const (
 	NotAsked        // the connection gives addresses, and he asked for none
 	NoEncapsulation // he does not put ESP into UDP, and we do nothing else
 )
+
+// OfAssociation reports whether a rule refuses a peer who has proved who he is.
+func (r Rule) OfAssociation() bool { return r >= NotUnique && r <= NoPlace }

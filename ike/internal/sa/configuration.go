@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"slices"
 
+	"github.com/ikepulse/ikepulse/ike/internal/policy"
 	"github.com/ikepulse/ikepulse/ike/internal/wire"
 )
 
@@ -111,7 +112,7 @@ func configReply(asked *wire.CP, c Admitted) *wire.CP {
 
 // domainAttrs are the domains of those servers that a reply gives: a client that
 // has none would have nobody to ask. RFC 8598 §3.2
-func domainAttrs(reply *wire.CP, domains []Domain) (attrs []wire.CPAttr) {
+func domainAttrs(reply *wire.CP, domains []policy.Domain) (attrs []wire.CPAttr) {
 	var given []string
 	for _, d := range domains {
 		server := wire.CPInternalIP4DNS

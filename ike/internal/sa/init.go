@@ -66,7 +66,7 @@ func (s *SA) agreed(now mono.Time, c Agreed, out *Effects) {
 		s.rec.PeerSPI = 0 // a forged answer, perhaps: the true one may still come
 		s.setState(InitSent)
 	default:
-		s.sendAuth(now, c.Secret, out)
+		s.sendAuth(now, c, out)
 		c.Wipe()
 	}
 }

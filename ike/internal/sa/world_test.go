@@ -57,10 +57,12 @@ type node struct {
 	nextSPI  uint32
 	lease    []netip.Addr
 	dns      []netip.Addr
-	domains  []Domain
+	domains  []policy.Domain
 	wanted   []netip.Addr // by the last Admit
 	cookies  [][]byte     // that the node may have asked for
 	noLease  bool
+	refuse   policy.Rule // by which it admits nobody
+	company  bool        // there is another SA between the two
 	onAdmit  func()
 	records  int
 	record   []byte // last persisted
@@ -238,7 +240,7 @@ func (w *world) step(n *node, st Step) {
 }
 
 func agree(n *node, a Agree) Agreed {
-	var r Agreed
+	r := Agreed{Alone: !n.company}
 	if r.Private = a.Private; r.Private == nil {
 		r.Private, r.Err = suite.Generate(a.Group, n.env.Rand)
 	}
@@ -254,6 +256,9 @@ func agree(n *node, a Agree) Agreed {
 func (n *node) admit(a Admit) Admitted {
 	if n.onAdmit != nil {
 		n.onAdmit()
+	}
+	if n.refuse != policy.Accepted {
+		return Admitted{Rule: n.refuse}
 	}
 	n.wanted = a.Want
 	if len(a.Want) == 0 || n.noLease {

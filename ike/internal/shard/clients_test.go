@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ikepulse/ikepulse/ike/internal/directory"
 	"github.com/ikepulse/ikepulse/ike/internal/policy"
 	"github.com/ikepulse/ikepulse/ike/internal/sa"
 	"github.com/ikepulse/ikepulse/ike/internal/wire"
@@ -114,7 +115,7 @@ func TestOneFamilyOfTwo(t *testing.T) {
 			conns := roadwarriors()
 			conns[0].Child.Local = []wire.Selector{prefix(c.local)}
 			gateway := w.site(gatewayAddr, 2, conns, func(conf *Config) {
-				conf.Pools = []Pool{{Name: "office", Prefixes: []netip.Prefix{netip.MustParsePrefix(c.pool)}}}
+				conf.Pools = []directory.Pool{{Name: "office", Prefixes: []netip.Prefix{netip.MustParsePrefix(c.pool)}}}
 			})
 			client := w.site(clientAddr, 2, full("anna@example.org"))
 			client.initiate()
@@ -131,22 +132,5 @@ func TestOneFamilyOfTwo(t *testing.T) {
 				t.Errorf("%s: carried %q", c.pool, gateway.held().inner)
 			}
 		})
-	}
-}
-
-// TestDomains: a pool's domains go with its DNS servers, for the family that was
-// leased.
-func TestDomains(t *testing.T) {
-	named, other := office("10.99.0.0/28"), Pool{Name: "v6", Prefixes: []netip.Prefix{netip.MustParsePrefix("2001:db8:1::/64")}, Domains: []string{"lab"}}
-	named.Domains = []string{"corp.example.org", "lab"}
-	d, s := registry(t, named, other)
-	st := sa.Admit{Identity: "anna", Pools: []string{"office", "v6"}, Want: []netip.Addr{netip.IPv4Unspecified(), netip.IPv6Unspecified()}}
-	want := []sa.Domain{{Name: "corp.example.org"}, {Name: "lab"}, {Name: "lab", IPv6: true}}
-	if got := d.admitNow(s, 1, st); !slices.Equal(got.Domains, want) {
-		t.Errorf("%+v", got)
-	}
-	st.Identity, st.Want = "bert", []netip.Addr{netip.IPv6Unspecified()}
-	if got := d.admitNow(s, 2, st); !slices.Equal(got.Domains, want[2:]) {
-		t.Errorf("%+v", got)
 	}
 }
