@@ -278,13 +278,15 @@ func TestRemembered(t *testing.T) {
 }
 
 // TestStrangersOfOneAddress: Windows says its private address, and many networks have
-// the same.
+// the same, also behind one carrier's NAT.
 func TestStrangersOfOneAddress(t *testing.T) {
 	b := newBook(t, office("10.99.0.0/24"))
 	for _, who := range []string{"192.168.1.5", "100.64.3.7", "169.254.9.9", "fd00::5"} {
 		b.want(b.admit(b.comes(1, who, from(here), contact, wants())), "1 gets []")
 		b.want(b.admit(b.comes(2, who, from(there), contact, wants())), "2 gets []")
+		b.want(b.admit(b.comes(4, who, from(netip.AddrPortFrom(here.Addr(), 4501)), contact, wants())), "4 gets []")
 		b.want(b.admit(b.comes(3, who, from(here), contact, wants())), "1 replace")
+		b.Leave(4)
 		b.Leave(1)
 		b.Leave(2)
 		b.Leave(3)
