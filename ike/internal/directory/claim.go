@@ -76,7 +76,7 @@ func (d *Directory) Admit(now mono.Time, r Request) []Order {
 func (h *holder) makeRoom(r *Request) (orders []Order) {
 	for _, c := range slices.Clone(h.claims) {
 		switch {
-		case r.contacts() && c.since < r.Began:
+		case r.contacts(c):
 			orders = append(orders, Order{SPI: c.spi, Do: Replace})
 		case r.Conn.Unique == policy.UniqueReplace && (c.since < r.Began || c.ours == r.Ours):
 			orders = append(orders, Order{SPI: c.spi, Do: Displace})
@@ -88,11 +88,13 @@ func (h *holder) makeRoom(r *Request) (orders []Order) {
 	return orders
 }
 
-// contacts reports whether the peer says, and may, that he knows of no other SA. What
-// he has brought up since his handshake began he knows, whatever the order in which
-// the network has brought that. RFC 7296 §2.4
-func (r *Request) contacts() bool {
-	return r.InitialContact && r.Conn.Unique != policy.UniqueNever
+// contacts reports whether the peer says, and may, that he does not know of an SA.
+// What he has brought up since his handshake began he knows, whatever the order in
+// which the network has brought that. RFC 7296 §2.4. A stranger speaks for the
+// endpoint that he calls from: at another of the same address is somebody else.
+func (r *Request) contacts(c *claim) bool {
+	return r.InitialContact && r.Conn.Unique != policy.UniqueNever && c.since < r.Began &&
+		(!stranger(r.Conn, r.Peer) || c.from == endpointOf(r.From))
 }
 
 // refuses is the rule by which a call of the peer is refused, if it is. Ours are

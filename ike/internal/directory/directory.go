@@ -6,7 +6,8 @@
 // What it goes by is the pair of our identity and the one that the peer has proved.
 // A peer who is known by a private address, such as Windows', and whom a pattern
 // matches, is known together with where he calls from: strangers in many networks
-// have the same one.
+// have the same one. Behind a carrier's NAT they call from one address, too, and have
+// its share together; none speaks for another.
 package directory
 
 import (
@@ -45,12 +46,17 @@ type Pair struct {
 func PairOf(conn *policy.Connection, peer policy.ID, from netip.Addr) Pair {
 	own := conn.LocalID
 	name := fmt.Appendf(nil, "%d,%d:%s%d,%d:%s", own.Kind, len(own.Data), own.Data, peer.Kind, len(peer.Data), peer.Data)
-	if a, ok := peer.Addr(); ok && private(a) {
-		if _, exact := conn.RemoteID.Exact(); !exact {
-			name = from.AppendTo(name)
-		}
+	if stranger(conn, peer) {
+		name = from.AppendTo(name)
 	}
 	return Pair{string(name), own.Compare(peer) > 0}
+}
+
+// stranger reports whether a peer has an identity that others have, too.
+func stranger(conn *policy.Connection, peer policy.ID) bool {
+	a, ok := peer.Addr()
+	_, exact := conn.RemoteID.Exact()
+	return ok && private(a) && !exact
 }
 
 // sharedAddresses are those between a carrier's NAT and its customers. RFC 6598

@@ -98,6 +98,14 @@ const (
 	lab     = "0019 0003 6c6162 "                           // lab
 )
 
+// Domains, by the family of their servers.
+var (
+	corp4 = policy.Domain{Name: "corp.example.org"}
+	corp6 = policy.Domain{Name: "corp.example.org", IPv6: true}
+	lab4  = policy.Domain{Name: "lab"}
+	lab6  = policy.Domain{Name: "lab", IPv6: true}
+)
+
 // TestConfigurationRequests: real clients ask for all sorts of things. Each gets
 // an address of every family that there is, and of the rest what it asked for
 // and can have, in every byte; and a tunnel for the addresses and no more.
@@ -116,18 +124,18 @@ func TestConfigurationRequests(t *testing.T) {
 		{"DNS of the other family", "01000000 00010000 000a0000", "0.0.0.0", v4, nil, given4 + server6},
 		{"Apple", appleAsks, "0.0.0.0 ::", both, nil, given4 + given6 + server4 + server6},
 		{"Apple, with zeros", appleZeros, "0.0.0.0 ::", both, nil, given4 + given6 + server4 + server6},
-		{"Apple, domains", appleAsks, "0.0.0.0 ::", both, []policy.Domain{{Name: "corp.example.org", IPv6: false}, {Name: "lab", IPv6: false}, {Name: "lab", IPv6: true}},
+		{"Apple, domains", appleAsks, "0.0.0.0 ::", both, []policy.Domain{corp4, lab4, lab6},
 			given4 + given6 + server4 + server6 + corp + lab},
-		{"Apple, IPv4 alone", appleAsks, "0.0.0.0 ::", v4, []policy.Domain{{Name: "corp.example.org", IPv6: false}}, given4 + server4 + server6 + corp},
-		{"Windows", windowsAsks, "0.0.0.0 ::", both, []policy.Domain{{Name: "lab", IPv6: false}}, given4 + given6 + server4 + server6},
+		{"Apple, IPv4 alone", appleAsks, "0.0.0.0 ::", v4, []policy.Domain{corp4}, given4 + server4 + server6 + corp},
+		{"Windows", windowsAsks, "0.0.0.0 ::", both, []policy.Domain{lab4}, given4 + given6 + server4 + server6},
 		{"Windows, with zeros", windowsZeros, "0.0.0.0 ::", both, nil, given4 + given6 + server4 + server6},
 		{"Windows, IPv4 alone", windowsAsks, "0.0.0.0 ::", v4, nil, given4 + server4 + server6},
 		{"Windows, IPv6 alone", windowsAsks, "0.0.0.0 ::", v6, nil, given6 + server4 + server6},
 
-		{"domains without DNS", "01000000 00010000 00190000", "0.0.0.0", v4, []policy.Domain{{Name: "corp.example.org", IPv6: false}}, given4},
-		{"domains of other servers", "01000000 00010000 00030000 00190000", "0.0.0.0", v4, []policy.Domain{{Name: "corp.example.org", IPv6: true}}, given4 + server4},
-		{"a domain of the client's", "01000000 00010000 00030000 00190003 612e62", "0.0.0.0", v4, []policy.Domain{{Name: "lab", IPv6: false}}, given4 + server4 + lab},
-		{"domains ten times", "01000000 00010000 00030000" + strings.Repeat("00190000", 10), "0.0.0.0", v4, []policy.Domain{{Name: "lab", IPv6: false}}, given4 + server4 + lab},
+		{"domains without DNS", "01000000 00010000 00190000", "0.0.0.0", v4, []policy.Domain{corp4}, given4},
+		{"domains of other servers", "01000000 00010000 00030000 00190000", "0.0.0.0", v4, []policy.Domain{corp6}, given4 + server4},
+		{"a domain of the client's", "01000000 00010000 00030000 00190003 612e62", "0.0.0.0", v4, []policy.Domain{lab4}, given4 + server4 + lab},
+		{"domains ten times", "01000000 00010000 00030000" + strings.Repeat("00190000", 10), "0.0.0.0", v4, []policy.Domain{lab4}, given4 + server4 + lab},
 
 		{"an address by name", "01000000 00010004 0a630007 00030004 08080808", "10.99.0.7", v4, nil, given4 + server4},
 		{"IPv6 by name", "01000000 00080011 20010db8009900000000000000000007 40", "2001:db8:99::7", v6, nil, given6},
@@ -141,7 +149,7 @@ func TestConfigurationRequests(t *testing.T) {
 		{"the reserved bit", "01ffffff 80010000 80030000", "0.0.0.0", v4, nil, given4 + server4},
 		{"an address ten times", "01000000" + strings.Repeat("00010000", 10), "0.0.0.0", v4, nil, given4},
 		{"ten addresses", "01000000 00010004 0a630007" + strings.Repeat("00010004 0a630008", 9), "10.99.0.7", v4, nil, given4},
-		{"64 attributes", "01000000 00010000" + strings.Repeat("00030000", 62) + "00190000", "0.0.0.0", v4, []policy.Domain{{Name: "lab", IPv6: false}}, given4 + server4 + lab},
+		{"64 attributes", "01000000 00010000" + strings.Repeat("00030000", 62) + "00190000", "0.0.0.0", v4, []policy.Domain{lab4}, given4 + server4 + lab},
 		{"64 that nobody knows", "01000000 00010000" + strings.Repeat("7fff0002 abcd", 63), "0.0.0.0", v4, nil, given4},
 	} {
 		t.Run(c.name, func(t *testing.T) {
