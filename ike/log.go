@@ -133,8 +133,11 @@ func message(e Event) string {
 	if r := e.Refusal; r != nil {
 		return r.Line()
 	}
-	if e.Reason != "" {
+	switch {
+	case e.Reason != "":
 		return e.Reason
+	case e.Kind == "established" && e.Notify+e.Error != "":
+		return "established without a Child SA"
 	}
 	b := []byte(e.Kind)
 	for i := range b {
