@@ -9,7 +9,6 @@ import (
 	"maps"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/ikepulse/ikepulse/ike/internal/mono"
@@ -132,10 +131,13 @@ func levelOf(ev shard.Event) slog.Level {
 // message says what has happened in the words of a person.
 func message(e Event) string {
 	if r := e.Refusal; r != nil {
-		return strings.TrimSuffix(r.String()+"; "+r.Advice, "; ")
+		return r.Line()
 	}
-	if e.Reason != "" {
+	switch {
+	case e.Reason != "":
 		return e.Reason
+	case e.Kind == "established" && e.Notify+e.Error != "":
+		return "established without a Child SA"
 	}
 	b := []byte(e.Kind)
 	for i := range b {

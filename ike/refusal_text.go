@@ -41,6 +41,9 @@ func RefusalWords(counter string) string {
 	return ""
 }
 
+// Line is the fact, and what can be done about it.
+func (r *Refusal) Line() string { return strings.TrimSuffix(r.String()+"; "+r.Advice, "; ") }
+
 // String is the fact in one line.
 func (r *Refusal) String() string {
 	if r.By == "peer" {

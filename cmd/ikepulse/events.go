@@ -19,8 +19,9 @@ func eventsCommand(e env) *cli.Command {
 		Description: `Ends with Ctrl-C or with the daemon. A reader who is too slow misses events; their
 numbers (seq) show it. A drift is a packet with the SPI of a tunnel that came from
 elsewhere, and that nobody had verified: it proves nothing until "moved" follows.
+A refusal, of a peer or by one, is told each time; the log leaves some out.
 
-Example: ikepulse events --json | jq 'select(.event == "closed")'`,
+Example: ikepulse events --json | jq 'select(.event == "refused").refusal'`,
 		Flags: []cli.Flag{&cli.BoolFlag{Name: "json", Usage: "print a line of JSON for each"}},
 		Action: func(c *cli.Context) error {
 			if err := noArguments(c); err != nil {

@@ -95,6 +95,17 @@ func escaped(s string) string {
 	return strings.ReplaceAll(q[1:len(q)-1], `\"`, `"`)
 }
 
+// printable takes out of a text, in which names are escaped already, what could
+// still harm a terminal.
+func printable(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r < ' ' || r > '~' {
+			return '?'
+		}
+		return r
+	}, s)
+}
+
 // orDash is what stands where nothing is known.
 func orDash(s string) string {
 	if s == "" {

@@ -233,6 +233,10 @@ func TestRenderEvents(t *testing.T) {
 		`"event": "drift", "peer": "anna@example.org", "connection": "rw", "from": "198.18.4.20:19004"}`,
 		`"event": "retransmit", "peer": "anna@example.org", "connection": "rw", "try": 3}`,
 		`"event": "closed", "peer": "anna@example.org", "connection": "rw", "reason": "dead", "silent_ms": 195000}`,
+		`"event": "refused", "connection": "rw", "notify": "AUTHENTICATION_FAILED", "refusal": {"by": "us", "rule": "secret", "remote": "203.0.113.9:61201",
+			"connection": "rw", "claimed": "anna@example.org", "advice": "compare the two keys"}}`,
+		`"event": "refused", "connection": "berlin", "notify": "NO_PROPOSAL_CHOSEN", "refusal": {"by": "peer", "notify": "NO_PROPOSAL_CHOSEN",
+			"remote": "203.0.113.7:500", "connection": "berlin", "unauthenticated": true, "ours": ["aes256gcm16-prfsha384-x25519\u001b[2J"]}}`,
 		`"event": "closed", "peer": "evil\n\u001b[2J", "reason": "refused", "notify": "NO_PROPOSAL_CHOSEN", "error": "a\nb"}`,
 	} {
 		b.WriteString(printed(t, func(w io.Writer) error { return renderEvent(w, decoded[ike.Event](t, at+rest)) }))

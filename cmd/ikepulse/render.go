@@ -316,6 +316,10 @@ func renderStats(w io.Writer, terminal bool, stats []stat, all bool) error {
 
 // renderEvent is a line an event.
 func renderEvent(w io.Writer, e ike.Event) error {
+	if r := e.Refusal; r != nil {
+		_, err := fmt.Fprintf(w, "%s  %s\n", e.Time.Local().Format(time.TimeOnly), printable(r.Line()))
+		return err
+	}
 	words := []string{e.Time.Local().Format(time.TimeOnly), fmt.Sprintf("%-14s", plain(strings.ReplaceAll(e.Kind, "_", " "))),
 		orDash(plain(e.Peer)), orDash(plain(e.Connection)), endpoint(e.Remote)}
 	add := func(format string, args ...any) { words = append(words, fmt.Sprintf(format, args...)) }

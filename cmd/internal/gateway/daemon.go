@@ -193,6 +193,7 @@ func (d *daemon) edges() ike.Edges {
 		Tracker: d.ledger, DataPlane: d.planeOf, Sender: d.endpoints, Store: d.store,
 		AllocSPI: d.supply.alloc, FreeSPI: d.supply.free, ESPShard: d.supply.shardOf,
 		Resolve: newResolver(d.Names.mark(), coversWorld(d.Config) && d.Config.Unprotected != "pass", d.Log).addresses, Logger: d.Log, Clock: bootTime,
+		Advise: adviser(d.Config),
 	}
 }
 

@@ -23,6 +23,14 @@ var (
 	errRefused  = errors.New("the peer refuses")
 )
 
+// denials are why an initiator does not believe a responder.
+var denials = map[policy.Rule]error{
+	policy.NoIdentity:  errors.New("the peer is not who was called"),
+	policy.NoProof:     errors.New("the peer gives no proof by a pre-shared key"),
+	policy.NoSecret:    errors.New("there is no secret for the two"),
+	policy.WrongSecret: errors.New("the peer has another secret"),
+}
+
 func newAuthMessage(p wire.Packet, ps []wire.Payload) *authMessage {
 	p.Data = nil
 	a := &authMessage{packet: p}
@@ -266,7 +274,7 @@ func (s *SA) authResponse(now mono.Time, ps []wire.Payload, out *Effects) {
 	}
 	if rule != policy.Accepted {
 		s.refusedIdentity(rule, s.rec.Conn, policy.Claim{ID: id}, out)
-		s.denyPeer(now, out)
+		s.denyPeer(denials[rule], out)
 		return
 	}
 	s.rec.Peer = flatten(id)
@@ -293,9 +301,9 @@ func (s *SA) refusedAuth(ps []wire.Payload, out *Effects) {
 }
 
 // denyPeer tells a responder that we do not believe him. RFC 7296 §2.21.2
-func (s *SA) denyPeer(now mono.Time, out *Effects) {
+func (s *SA) denyPeer(why error, out *Effects) {
 	out.add(s.send(s.seal(wire.Informational, 0, s.rec.NextRequest, &wire.Notify{Kind: wire.AuthenticationFailed})))
-	s.close(AuthFailed, Event{Err: errIdentity}, out)
+	s.close(AuthFailed, Event{Err: why}, out)
 }
 
 func firstError(ps []wire.Payload) wire.NotifyType {
