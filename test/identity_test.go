@@ -104,7 +104,10 @@ func TestSitesThatBothStart(t *testing.T) {
 		b := start(t, ns[1], confB, map[string]string{"psk": psk})
 		time.Sleep(pause)
 		a := start(t, ns[0], confA, map[string]string{"psk": psk})
-		one := func(d *daemon) bool { p := d.peers(); return len(p) == 1 && p[0].State == "established" && p[0].Child != nil }
+		one := func(d *daemon) bool {
+			p := d.peers()
+			return len(p) == 1 && p[0].State == "established" && p[0].Child != nil
+		}
 		await(t, "one association", func() bool { return one(a) && one(b) && a.peers()[0].SPI == b.peers()[0].PeerSPI })
 		spi := a.peers()[0].SPI
 		time.Sleep(12 * time.Second) // six delays of DPD, and max_suppress

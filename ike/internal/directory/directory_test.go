@@ -363,11 +363,11 @@ func TestLeases(t *testing.T) {
 	b := newBook(t, small, office("10.99.0.0/28", "2001:db8:1::/64"))
 	b.conn.Pools = []string{"small", "office"}
 	a := b.admit(b.comes(1, "anna@example.org", wants("0.0.0.0", "::")))[0]
-	if fmt.Sprint(a.Addrs, a.DNS, a.Rule) != "[10.98.0.1 2001:db8:1::1] [2001:db8::53] 0" {
+	if fmt.Sprint(a.Addrs, a.DNS, a.Rule) != "[10.98.0.1 2001:db8:1::1] [2001:db8::53] accepted" {
 		t.Errorf("%v %v %v", a.Addrs, a.DNS, a.Rule)
 	}
 	a = b.admit(b.comes(2, "bert@example.org"))[0]
-	if fmt.Sprint(a.Addrs, a.DNS, a.Rule) != "[10.99.0.1] [10.0.0.53] 0" {
+	if fmt.Sprint(a.Addrs, a.DNS, a.Rule) != "[10.99.0.1] [10.0.0.53] accepted" {
 		t.Errorf("%v %v %v", a.Addrs, a.DNS, a.Rule)
 	}
 	b.conn.Pools = b.conn.Pools[:1]
