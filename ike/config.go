@@ -102,6 +102,7 @@ type Pool struct {
 	Name     string
 	Prefixes []netip.Prefix
 	DNS      []netip.Addr
+	Domains  []string // that the DNS servers are asked for; none: every name
 }
 
 // Secret is a pre-shared key and the two who share it. Where several fit, the best
@@ -137,6 +138,9 @@ func IsName(s string) bool { return policy.IsName(s) }
 // Only is the pattern of one identity.
 func Only(id Identity) Pattern { return policy.Only(id) }
 
+// Anybody matches every identity.
+var Anybody = policy.Anybody
+
 // ParsePattern reads an identity or a pattern of identities: *@DOMAIN,
 // *.DOMAIN, or %any.
 func ParsePattern(s string) (Pattern, error) { return policy.ParsePattern(s) }
@@ -146,6 +150,21 @@ func ParsePattern(s string) (Pattern, error) { return policy.ParsePattern(s) }
 func CheckIKEProposal(s string) error {
 	_, err := suite.ParseIKE(s)
 	return err
+}
+
+// CommonIKE reports whether two lists of proposals for IKE have a suite in common.
+func CommonIKE(a, b []string) bool {
+	own, err := proposals(a, suite.ParseIKE)
+	theirs, err2 := proposals(b, suite.ParseIKE)
+	if err != nil || err2 != nil {
+		return false
+	}
+	var offered []wire.Proposal
+	for i, p := range theirs {
+		offered = append(offered, p.Wire(uint8(i+1), wire.ProtoIKE, nil))
+	}
+	_, err = suite.Choose(own, offered, wire.ProtoIKE, 0)
+	return err == nil
 }
 
 // CheckESPProposal tells what is wrong with a proposal for ESP, such as
@@ -186,7 +205,12 @@ func (c *Config) policy() (*policy.Set, error) {
 }
 
 func (c *Config) secrets() ([]policy.Secret, error) {
+	type pair struct {
+		own  Identity
+		peer Pattern
+	}
 	var out []policy.Secret
+	given := map[pair]bool{}
 	for _, in := range c.Secrets {
 		s := policy.Secret{PSK: append([]byte(nil), in.PSK...)}
 		var err error
@@ -196,6 +220,10 @@ func (c *Config) secrets() ([]policy.Secret, error) {
 		if err != nil {
 			return nil, fmt.Errorf("secret: %w", err)
 		}
+		if given[pair{s.Local, s.Remote}] {
+			return nil, fmt.Errorf("%v stands twice", s)
+		}
+		given[pair{s.Local, s.Remote}] = true
 		out = append(out, s)
 	}
 	return out, nil

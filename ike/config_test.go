@@ -35,6 +35,9 @@ func TestBadConfig(t *testing.T) {
 			c.Connections[0].Child.RemoteTS = make([]Selector, 2)
 			c.Connections[0].Child.RemoteTS[0].Dynamic = true
 		},
+		"[secret of *@example.org] stands twice": func(c *Config) {
+			c.Secrets = []Secret{{ID: "*@example.org"}, {ID: "*@example.org", LocalID: "vpn.example.org"}, {ID: "*@Example.org"}}
+		},
 		"secret: ":    func(c *Config) { c.Secrets[0].ID = "" },
 		"pool office": func(c *Config) { c.Pools[0].Prefixes = append(c.Pools[0].Prefixes, c.Pools[0].Prefixes[0]) },
 	} {

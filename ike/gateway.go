@@ -17,6 +17,7 @@ import (
 	"runtime"
 	"time"
 
+	"github.com/ikepulse/ikepulse/ike/internal/directory"
 	"github.com/ikepulse/ikepulse/ike/internal/halfopen"
 	"github.com/ikepulse/ikepulse/ike/internal/mono"
 	"github.com/ikepulse/ikepulse/ike/internal/shard"
@@ -74,7 +75,7 @@ func New(c Config, e Edges) (*Gateway, error) {
 		conf.Rand = rand.Reader
 	}
 	for _, p := range c.Pools {
-		conf.Pools = append(conf.Pools, shard.Pool(p))
+		conf.Pools = append(conf.Pools, directory.Pool(p))
 	}
 	g.group, err = shard.NewGroup(conf)
 	return g, err

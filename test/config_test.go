@@ -19,6 +19,7 @@ type gatewayConfig struct {
 	dpd      string // the keys of dpd
 	pool     string // where virtual addresses come from
 	answer   string // xdp.answer_interval
+	names    string // the keys of DNS of the pool, behind a comma
 }
 
 func (c gatewayConfig) yaml() string {
@@ -43,13 +44,13 @@ connections:
     dpd: {%[5]s}
     children: {lan: {local_ts: [%[6]v/32], remote_ts: [10.20.0.0/16]}}
 pools:
-  office: {addresses: %[7]s}
+  office: {addresses: %[7]s%[8]s}
 secrets:
   - {id: "*@example.org", psk_file: psk}
   - {id: "*.branch.example", psk_file: psk}
 `, lab.GatewayAddr, cmp.Or(c.answer, "10s"),
 		cmp.Or(c.ike, "aes256gcm16-prfsha256-x25519"), cmp.Or(c.esp, "aes256gcm16"),
-		cmp.Or(c.dpd, "mode: off"), inner, cmp.Or(c.pool, "10.98.0.0/24"))
+		cmp.Or(c.dpd, "mode: off"), inner, cmp.Or(c.pool, "10.98.0.0/24"), c.names)
 }
 
 func (c gatewayConfig) secrets() map[string]string { return map[string]string{"psk": psk} }

@@ -13,14 +13,27 @@ import (
 func checkCommand(e env) *cli.Command {
 	return &cli.Command{
 		Name: "check", Category: "Run", Usage: "say everything that is wrong with a configuration",
-		UsageText: "[--config FILE]",
+		UsageText: "[--config FILE] [--as ID [--from ADDRESS] [--to ID]]",
 		Description: `Changes nothing and needs no root; as root it also says what this host lacks,
 which is no error: the configuration may be for another.
+With --as it says what a peer gets who calls with that identity, and why; or why
+he is refused, with exit code 1. He is refused, too, if he offers no suite of that
+connection, or has another secret.
 
-Example: ikepulse check --config ikepulse.yaml`,
-		Flags: []cli.Flag{configFlag},
+Example: ikepulse check --config ikepulse.yaml
+         ikepulse check --config ikepulse.yaml --as anna@example.org --from 203.0.113.9`,
+		Flags: []cli.Flag{
+			configFlag,
+			&cli.StringFlag{Name: "as", Usage: "the peer's identity, an `ID` as in the configuration"},
+			&cli.StringFlag{Name: "from", Usage: "the `ADDRESS` that he calls from; default: one that is taken"},
+			&cli.StringFlag{Name: "to", Usage: "the `ID` of ours that he asks for; default: none"},
+		},
 		Action: func(c *cli.Context) error {
 			if err := noArguments(c); err != nil {
+				return err
+			}
+			claim, asked, err := claimOf(c)
+			if err != nil {
 				return err
 			}
 			cfg, problems := config.Check(c.String("config"), gateway.Checks)
@@ -33,6 +46,9 @@ Example: ikepulse check --config ikepulse.yaml`,
 					fmt.Fprintf(e.stdout, "%s: %s\n", c.String("config"), text)
 				}
 				return &codeError{code: exitError}
+			}
+			if asked {
+				return checkPeer(e, c.String("config"), cfg, claim)
 			}
 			return renderChecked(e.stdout, checked{file: c.String("config"), cfg: cfg, memory: gateway.MemoryFor(cfg.XDP.Capacity),
 				probes: probeRate(cfg), host: gateway.LookAtHost(cfg)})

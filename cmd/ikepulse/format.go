@@ -82,12 +82,17 @@ const maxCell = 64
 
 // plain makes text of a peer's making harmless for a terminal.
 func plain(s string) string {
-	q := strconv.QuoteToASCII(s)
-	q = strings.ReplaceAll(q[1:len(q)-1], `\"`, `"`)
+	q := escaped(s)
 	if len(q) > maxCell {
 		q = q[:maxCell-3] + "..."
 	}
 	return q
+}
+
+// escaped is plain for what has the room.
+func escaped(s string) string {
+	q := strconv.QuoteToASCII(s)
+	return strings.ReplaceAll(q[1:len(q)-1], `\"`, `"`)
 }
 
 // printable takes out of a text, in which names are escaped already, what could

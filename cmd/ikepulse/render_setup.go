@@ -92,8 +92,12 @@ func renderChecked(w io.Writer, c checked) error {
 	for _, n := range cfg.Notes {
 		p.line("note", "%s", n)
 	}
-	for _, text := range wholePrefixes(cfg) {
+	whole := wholePrefixes(cfg)
+	for _, text := range whole[:min(len(whole), maxNamed)] {
 		p.line("note", "%s", text)
+	}
+	if more := len(whole) - maxNamed; more > 0 {
+		p.line("note", "%s more like it", count(more, "remote_ts"))
 	}
 	var names []string
 	for _, a := range cfg.Listen.Addresses {

@@ -220,6 +220,7 @@ type Pool struct {
 	Pos       Pos // of its addresses
 	Addresses netip.Prefix
 	DNS       []netip.Addr // of the same family
+	Domains   []string     // that clients ask those for; none: every name
 }
 
 // Secret is the key that two prove their identities with. Where several match, the
@@ -238,6 +239,9 @@ type Checks struct {
 	// shown to the operator behind the proposal.
 	IKEProposal func(string) error
 	ESPProposal func(string) error
+	// Common reports whether what two connections take in IKE_SA_INIT has anything
+	// in common.
+	Common func(a, b []string) bool
 	// Group finds a group of the host by its name, or fails with
 	// user.UnknownGroupError where there is none.
 	Group func(name string) (*user.Group, error)

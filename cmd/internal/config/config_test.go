@@ -206,7 +206,7 @@ func TestCheckWithoutTheRightToRead(t *testing.T) {
 			t.Errorf("Load: %s", ps.Error())
 		}
 		cfg, ps = Check("a.yaml", checks)
-		if ps != nil || len(cfg.Notes) != 1 || !strings.Contains(cfg.Notes[0].Text, "not readable for you") {
+		if ps != nil || !strings.Contains(cfg.Notes.Error(), "s/a.psk: not readable for you") {
 			t.Errorf("Check: %v %s", cfg, ps.Error())
 		}
 	})
@@ -216,6 +216,24 @@ func TestCheckWithoutTheRightToRead(t *testing.T) {
 			t.Errorf("Check: %s", ps.Error())
 		}
 	})
+}
+
+// TestNotesDoNotDrown: of what is alike a few are shown, and how many more.
+func TestNotesDoNotDrown(t *testing.T) {
+	for n, want := range map[int]string{
+		maxAlike + 1: "a.yaml:2:5: 1\na.yaml:2:5: 2\na.yaml:2:5: 3\na.yaml:2:5: 4\na.yaml:2:5: 5\n",
+		maxAlike + 2: "a.yaml:2:5: 1\na.yaml:2:5: 2\na.yaml:2:5: 3\na.yaml:2:5: 4\na.yaml:2:5: 2 more\n",
+	} {
+		l := newLoader(checks)
+		var alike Problems
+		for i := range n {
+			alike = append(alike, Problem{Pos{"a.yaml", 2, 5}, "", fmt.Sprint(i + 1)})
+		}
+		l.noteSome(alike, "more")
+		if got, _, _ := strings.Cut(l.cfg.Notes.Error(), fmt.Sprint(len(l.cfg.Notes), " problems")); got != want {
+			t.Errorf("%d: %s", n, got)
+		}
+	}
 }
 
 func TestCheckHoldsNoSecret(t *testing.T) {

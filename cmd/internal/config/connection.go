@@ -143,22 +143,6 @@ func exactID(p ike.Pattern) bool {
 	return exact
 }
 
-// checkPair finds a second connection for the same two identities: a peer
-// that presents itself would fit both.
-func (l *loader) checkPair(c *Connection, v value) {
-	if c.Local.ID == (ike.Pattern{}) || c.Remote.ID == (ike.Pattern{}) {
-		return
-	}
-	own, _ := c.Local.ID.Exact()
-	pair := pair{own, c.Remote.ID}
-	l.peers = append(l.peers, peer{connection: c.Name, pair: pair, at: v.posOf(entry(entry(v.n, "remote"), "id"))})
-	if first, twice := l.pairs[pair]; twice {
-		v.failKey("no peer could tell it from %s at %s: the same local and remote id", first.connection, first.at)
-		return
-	}
-	l.pairs[pair] = peer{connection: c.Name, at: v.keyPos()}
-}
-
 func (c *Connection) readPoolNames(v value) {
 	c.Pools = distinct(v, 8, func(item value) (string, bool) {
 		name, ok := item.text()

@@ -150,6 +150,7 @@ var levels = map[string]slog.Level{
 var poolKeys = block[Pool]{
 	{name: "addresses", read: func(p *Pool, v value) { p.readAddresses(v) }},
 	{name: "dns", read: func(p *Pool, v value) { p.DNS = v.addresses(8, p.goodDNS) }},
+	{name: "domains", read: (*Pool).readDomains},
 	{name: "addrs", refuse: "it is called addresses here"},
 	{name: "nbns", refuse: notYet},
 	{name: "split_include", refuse: notYet},
@@ -192,6 +193,9 @@ func (l *loader) readPools(v value) {
 		p := Pool{Name: name, Pos: v.keyPos()}
 		if poolKeys.read(v, &p) && v.lacks("addresses") {
 			v.failKey("addresses is missing")
+		}
+		if len(p.Domains) > 0 && v.lacks("dns") {
+			v.failKey("domains without dns; say which DNS servers clients ask for them")
 		}
 		if fresh {
 			l.poolNames = append(l.poolNames, name)

@@ -26,7 +26,10 @@ var update = flag.Bool("update", false, "write the golden files")
 var checks = Checks{
 	IKEProposal: func(s string) error { return algorithms(s, "prfsha256", "prfsha384", "ecp256", "ecp384", "x25519") },
 	ESPProposal: func(s string) error { return algorithms(s, "esn", "noesn", "x25519") },
-	Group:       hostGroup,
+	Common: func(a, b []string) bool {
+		return slices.ContainsFunc(a, func(p string) bool { return slices.Contains(b, p) })
+	},
+	Group: hostGroup,
 }
 
 // hostGroup knows two groups.

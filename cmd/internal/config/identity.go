@@ -62,21 +62,34 @@ func (s pairSet) add(p pair, at Pos) (first Pos, twice bool) {
 	return Pos{}, false
 }
 
-// serves reports whether some member is for us and a peer whom the pattern allows.
-// One that names us alone is for whoever has no better.
-func (s pairSet) serves(own ike.Identity, peer ike.Pattern) bool {
-	if _, found := s.members[pair{remote: ike.Only(own)}]; found {
-		return true
-	}
-	for _, local := range []ike.Identity{own, {}} {
-		if _, found := s.within[pair{local, peer}]; found {
-			return true
+func (s pairSet) has(p pair) bool {
+	_, found := s.members[p]
+	return found
+}
+
+// best is the member that we and a peer share where no closer one is for him: the
+// rule is that of ike.Secret. One that names us alone is for whoever has no better.
+func (s pairSet) best(own ike.Identity, peer ike.Pattern) (pair, bool) {
+	for wider := range peer.Wider {
+		candidates := []pair{{own, wider}, {remote: wider}}
+		if wider == ike.Anybody {
+			candidates = []pair{{own, wider}, {remote: ike.Only(own)}, {remote: wider}}
 		}
-		for wider := range peer.Wider {
-			if _, found := s.members[pair{local, wider}]; found {
-				return true
+		for _, p := range candidates {
+			if s.has(p) {
+				return p, true
 			}
 		}
 	}
-	return false
+	return pair{}, false
+}
+
+// serves reports whether some member is for us and a peer whom the pattern allows.
+func (s pairSet) serves(own ike.Identity, peer ike.Pattern) bool {
+	if _, found := s.best(own, peer); found {
+		return true
+	}
+	_, ours := s.within[pair{own, peer}]
+	_, anyone := s.within[pair{remote: peer}]
+	return ours || anyone
 }

@@ -2,6 +2,7 @@ package config
 
 import (
 	"cmp"
+	"fmt"
 	"net/netip"
 	"runtime"
 	"slices"
@@ -33,9 +34,10 @@ type loader struct {
 	poolNames     []string
 	poolUses      []poolUse
 	peers         []peer
-	pairs         map[pair]peer
+	meetings      map[meeting]peer
 	secretIDs     pairSet
-	secretFilesAt []Pos // beside cfg.Secrets
+	secretFilesAt []Pos    // beside cfg.Secrets
+	hidden        Problems // notes of secrets that permissions keep from us
 
 	// hints is how much may yet be spent on finding what was meant.
 	hints int
@@ -52,13 +54,6 @@ type poolUse struct {
 	mtu  int // the connection's
 }
 
-// peer is whom a connection is for.
-type peer struct {
-	pair
-	connection string
-	at         Pos // of his identity
-}
-
 func newLoader(c Checks) *loader {
 	l := &loader{
 		checks:    c,
@@ -66,7 +61,7 @@ func newLoader(c Checks) *loader {
 		trust:     newTrust(),
 		order:     map[string]int{},
 		names:     map[string]Pos{},
-		pairs:     map[pair]peer{},
+		meetings:  map[meeting]peer{},
 		secretIDs: newPairSet(),
 		hints:     hintBudget,
 	}
@@ -95,6 +90,20 @@ func (l *loader) note(at Pos, key, text string) {
 	l.cfg.Notes = append(l.cfg.Notes, Problem{at, key, text})
 }
 
+// maxAlike is how many notes of a kind are shown.
+const maxAlike = 4
+
+// noteSome notes what is alike, the first few by their place, and counts the rest.
+func (l *loader) noteSome(alike Problems, rest string) {
+	l.sort(alike)
+	if len(alike) > maxAlike+1 {
+		next := &alike[maxAlike]
+		next.Key, next.Text = "", fmt.Sprintf("%d %s", len(alike)-maxAlike, rest)
+		alike = alike[:maxAlike+1]
+	}
+	l.cfg.Notes = append(l.cfg.Notes, alike...)
+}
+
 // claim takes a name that only one may have.
 func (l *loader) claim(v value) bool {
 	if first, taken := l.names[v.key]; taken {
@@ -111,6 +120,7 @@ func (l *loader) finish() (*Config, Problems) {
 	l.checkOverlap()
 	l.checkBypass()
 	l.checkSecrets()
+	l.lookAtPeers()
 	l.resolveShards()
 	l.sort(l.problems)
 	l.sort(l.cfg.Notes)
@@ -228,17 +238,19 @@ func (l *loader) checkSecrets() {
 	if l.incomplete {
 		return
 	}
+	var none Problems
 	for _, p := range l.peers {
 		l.work++
 		text := "no secret for " + p.remote.String()
 		switch {
 		case l.secretIDs.serves(p.local, p.remote):
 		case !exactID(p.remote):
-			l.note(p.at, "remote.id", text+", so nobody can use this connection")
+			none = append(none, Problem{p.at, "remote.id", text + ", so nobody can use this connection"})
 		default:
 			l.report(p.at, "remote.id", text+"; give one under secrets")
 		}
 	}
+	l.noteSome(none, "more connections have no secret")
 }
 
 // resolveShards fills in the number of event loops. Each needs slots of its

@@ -68,6 +68,7 @@ func (l *loader) readSecrets() {
 		}
 		s.PSK = psk
 	}
+	l.noteSome(l.hidden, "more files of secrets that are not readable for you")
 }
 
 // ReadPSK returns the key in a file, by the rules for those that a configuration
@@ -127,7 +128,7 @@ func (l *loader) noteHidden(path string, at Pos) {
 			return
 		}
 	}
-	l.note(at, pskFileKey, printable(path)+": not readable for you, so its content was not checked")
+	l.hidden = append(l.hidden, Problem{at, pskFileKey, printable(path) + ": not readable for you, so its content was not checked"})
 }
 
 const pskFileKey = "secrets.psk_file"

@@ -10,7 +10,7 @@ import (
 )
 
 // Checks are what the configuration leaves to the gateway and to the host.
-var Checks = config.Checks{IKEProposal: ike.CheckIKEProposal, ESPProposal: ike.CheckESPProposal, Group: user.LookupGroup}
+var Checks = config.Checks{IKEProposal: ike.CheckIKEProposal, ESPProposal: ike.CheckESPProposal, Common: ike.CommonIKE, Group: user.LookupGroup}
 
 // ikeConfig is the part of a configuration that the IKE side needs, for a data
 // plane in user space. xdp.capacity is what the maps have room for: the tunnels
@@ -22,7 +22,7 @@ func ikeConfig(c *config.Config) ike.Config {
 		out.Connections = append(out.Connections, connection(&c.Connections[i]))
 	}
 	for _, p := range c.Pools {
-		out.Pools = append(out.Pools, ike.Pool{Name: p.Name, Prefixes: []netip.Prefix{p.Addresses}, DNS: p.DNS})
+		out.Pools = append(out.Pools, ike.Pool{Name: p.Name, Prefixes: []netip.Prefix{p.Addresses}, DNS: p.DNS, Domains: p.Domains})
 	}
 	for _, s := range c.Secrets {
 		out.Secrets = append(out.Secrets, ike.Secret{ID: s.ID.String(), LocalID: s.Local.String(), PSK: s.PSK.Bytes()})

@@ -45,7 +45,7 @@ connections:
     vips: ["0.0.0.0"]
     children: {lan: {local_ts: [10.0.0.0/8], remote_ts: [10.20.0.0/16], start_action: start}}
 pools:
-  office: {addresses: 10.99.0.0/16, dns: [10.0.0.53]}
+  office: {addresses: 10.99.0.0/16, dns: [10.0.0.53], domains: [corp.example.org]}
 secrets:
   - {id: "%any", psk_file: a.psk}
   - {id: "*.example.org", psk_file: a.psk}
@@ -91,7 +91,7 @@ func TestConfig(t *testing.T) {
 					RemoteTS: []ike.Selector{{Prefix: netip.MustParsePrefix("10.20.0.0/16"), ToPort: 65535}}},
 				Start: berlin.Children[0].StartAction == "start"},
 		},
-		Pools: []ike.Pool{{Name: "office", Prefixes: []netip.Prefix{netip.MustParsePrefix("10.99.0.0/16")}, DNS: []netip.Addr{netip.MustParseAddr("10.0.0.53")}}},
+		Pools: []ike.Pool{{Name: "office", Prefixes: []netip.Prefix{netip.MustParsePrefix("10.99.0.0/16")}, DNS: []netip.Addr{netip.MustParseAddr("10.0.0.53")}, Domains: []string{"corp.example.org"}}},
 	}
 	for _, id := range []string{"%any", "*.example.org", "*.b.example.org", "*@example.org"} {
 		want.Secrets = append(want.Secrets, ike.Secret{ID: id, PSK: []byte("a secret of more than twenty bytes")})

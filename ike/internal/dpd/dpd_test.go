@@ -90,6 +90,11 @@ func TestNoLimits(t *testing.T) {
 	if got, want := Judge(sec(9000), Config{MaxSuppress: time.Minute}, e), (Verdict{Wait, 0, Disabled}); got != want {
 		t.Errorf("without delay: %v, want %v", got, want)
 	}
+	// Where both fall due at once the probe goes by the name of the mode.
+	if got, want := Judge(sec(1030), Config{Delay: 30 * time.Second, MaxSuppress: 30 * time.Second}, Evidence{IKE: sec(1000), RoundTrip: sec(1000)}),
+		(Verdict{Probe, sec(1030), Silent}); got != want {
+		t.Errorf("max_suppress as long as the delay: %v, want %v", got, want)
+	}
 }
 
 func TestNames(t *testing.T) {

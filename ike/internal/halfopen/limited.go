@@ -26,7 +26,7 @@ type limitedSource struct {
 }
 
 func (l *limited) turnAway(now mono.Time, s source) {
-	*l = l.recent(now)
+	l.forget(now)
 	at := slices.IndexFunc(*l, func(o limitedSource) bool { return o.source == s })
 	if at < 0 {
 		if len(*l) == limitedEntries {
@@ -39,7 +39,7 @@ func (l *limited) turnAway(now mono.Time, s source) {
 	(*l)[at].last = now
 }
 
-// recent are those of the last minutes.
-func (l limited) recent(now mono.Time) limited {
-	return slices.DeleteFunc(l, func(o limitedSource) bool { return now.Sub(o.last) >= limitedTime })
+// forget leaves those of the last minutes.
+func (l *limited) forget(now mono.Time) {
+	*l = slices.DeleteFunc(*l, func(o limitedSource) bool { return now.Sub(o.last) >= limitedTime })
 }

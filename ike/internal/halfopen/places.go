@@ -341,6 +341,9 @@ func (p *Places) Taken(now mono.Time) int {
 	return len(p.byKey)
 }
 
+// Calls reports whether somebody at an address has a place.
+func (p *Places) Calls(from netip.Addr) bool { return p.sources[sourceOf(from)] != nil }
+
 // FromSource is what one source has, as it is shown.
 type FromSource struct {
 	Source     string `json:"source"` // an IPv4 address, or an IPv6 /64
@@ -352,7 +355,7 @@ type FromSource struct {
 // Largest are the sources that were turned away of late, the most often first,
 // and then those that have most, n in all.
 func (p *Places) Largest(now mono.Time, n int) []FromSource {
-	p.limited = p.limited.recent(now)
+	p.limited.forget(now)
 	shown := make([]FromSource, 0, n)
 	show := func(s source, turnedAway uint64) {
 		f := FromSource{Source: s.String(), Allowed: p.allowed(now, s), TurnedAway: turnedAway}

@@ -125,6 +125,51 @@ func TestLimitedAreNamed(t *testing.T) {
 	}
 }
 
+// TestLimitedAreFew: sources that are turned away one after the other, as soon as
+// the machine is up, are not kept beyond a number, nor is one counted on whom
+// nothing was heard of for long.
+func TestLimitedAreFew(t *testing.T) {
+	d := newDesk(t, Limits{CookiesFrom: 10, PerSource: 1, Max: 10})
+	d.now = 1
+	for n := range uint32(3 * limitedEntries) {
+		d.now++
+		d.places.limited.turnAway(d.now, sourceOf(v4(n)))
+	}
+	got := d.places.Largest(d.now, 100)
+	if len(got) != limitedEntries || slices.ContainsFunc(got, func(f FromSource) bool { return f.TurnedAway != 1 }) {
+		t.Errorf("named %v", got)
+	}
+	d.now = d.now.Add(limitedTime)
+	last := sourceOf(v4(3*limitedEntries - 1))
+	d.places.limited.turnAway(d.now, last)
+	if got := d.places.Largest(d.now, 100); !slices.Equal(got, []FromSource{{last.String(), 0, 1, 1}}) {
+		t.Errorf("minutes later: %v", got)
+	}
+}
+
+// TestLargest: of many sources those with most places, the largest first, and no
+// more than are asked for.
+func TestLargest(t *testing.T) {
+	const sources = 40
+	d := newDesk(t, Limits{CookiesFrom: 10000, PerSource: 100, Max: 10000})
+	for n := range uint32(sources) {
+		for range 1 + n {
+			d.admit("a place", v4(n), true, Accept)
+		}
+	}
+	for _, n := range []int{0, 1, 5, sources, sources + 5} {
+		got := d.places.Largest(d.now, n)
+		if len(got) != min(n, sources) {
+			t.Errorf("%d are asked for, and %d shown", n, len(got))
+		}
+		for i, f := range got {
+			if want := (FromSource{v4(sources - 1 - uint32(i)).String(), sources - i, 100, 0}); f != want {
+				t.Errorf("of %d number %d is %v, want %v", n, i, f, want)
+			}
+		}
+	}
+}
+
 // TestDemandHasAMemory: who was asked for a cookie may have a first message
 // without one on its way for ten seconds after the cause has gone, or after he
 // was asked; and no longer is anybody asked.
@@ -184,6 +229,24 @@ func TestDemandLastsWhileItsCauseDoes(t *testing.T) {
 	d.places.Done(p)
 	d.now = d.now.Add(demandTime - 1)
 	d.admit("another", v4(3), false, DemandCookie)
+}
+
+// TestPressed: it is over ten seconds after the last cause.
+func TestPressed(t *testing.T) {
+	d := newDesk(t, Limits{CookiesFrom: 10, PerSource: 5, Max: 15})
+	want := func(what string, want bool) {
+		t.Helper()
+		if got := d.places.Pressed(d.now); got != want {
+			t.Errorf("%s: pressed %v, want %v", what, got, want)
+		}
+	}
+	want("at first", false)
+	d.places.Press(d.now)
+	want("at once", true)
+	d.now = d.now.Add(demandTime - 1)
+	want("for ten seconds", true)
+	d.now++
+	want("after them", false)
 }
 
 // TestKnown: a message that has a place is its own retransmission, whatever the
@@ -439,6 +502,10 @@ func TestCompletionsAllowMore(t *testing.T) {
 	if n := fill(v4(1)); n != 9 {
 		t.Errorf("after 3 and 2 completed: %d places, want 9", n)
 	}
+	d.now = d.now.Add(completionTime)
+	if n := fill(v4(1)); n != 6 {
+		t.Errorf("a minute after the 2: %d places, want 6", n)
+	}
 	complete(1000)
 	if n := fill(v4(1)); n != completionFactor*4 {
 		t.Errorf("after a thousand: %d places, want %d", n, completionFactor*4)
@@ -451,6 +518,78 @@ func TestCompletionsAllowMore(t *testing.T) {
 	d.now = d.now.Add(2 * completionTime)
 	if n := fill(v4(1)); n != 4 {
 		t.Errorf("long after: %d places, want 4", n)
+	}
+	complete(1)
+	complete(2)
+	if n := fill(v4(1)); n != 7 {
+		t.Errorf("after 3 more: %d places, want 7", n)
+	}
+}
+
+// beside is a source that shares the entry of another's completions.
+func (d *desk) beside(s source) source {
+	for other := (source{bits: 1 << 40}); ; other.bits++ {
+		if d.places.completions.entry(other) == d.places.completions.entry(s) {
+			return other
+		}
+	}
+}
+
+// TestNewcomerTakesOver: each completion of another takes one from who has the
+// entry, those of the minute before first, and the next after the last has it.
+func TestNewcomerTakesOver(t *testing.T) {
+	for _, c := range []struct{ before, now int }{{0, 3}, {3, 0}, {2, 2}} {
+		d := newDesk(t, Limits{CookiesFrom: 100, PerSource: 4, Max: 2000})
+		mine := sourceOf(v4(1))
+		other := d.beside(mine)
+		add := func(s source, n int) {
+			for range n {
+				d.places.completions.add(d.now, s)
+			}
+		}
+		want := func(what string, s source, want int) {
+			t.Helper()
+			if got := d.places.completions.recent(d.now, s); got != want {
+				t.Errorf("%+v, %s: %d completed of late, want %d", c, what, got, want)
+			}
+		}
+		add(mine, c.before)
+		d.now = d.now.Add(completionTime)
+		add(mine, c.now)
+		for left := c.before + c.now; left > 0; left-- {
+			want("he who has it", mine, left)
+			want("the other", other, 0)
+			add(other, 1)
+		}
+		want("when none is left", mine, 0)
+		want("the other, before it is his", other, 0)
+		add(other, 2)
+		want("the other", other, 2)
+		want("he who had it", mine, 0)
+	}
+}
+
+// TestPatience: a source has more of it just after it has completed one; who
+// shares its entry has not.
+func TestPatience(t *testing.T) {
+	d := newDesk(t, Limits{CookiesFrom: 100, PerSource: 4, Max: 2000})
+	mine := sourceOf(v4(1))
+	d.places.completions.add(d.now, mine)
+	for _, c := range []struct {
+		name   string
+		after  time.Duration
+		source source
+		want   time.Duration
+	}{
+		{"at once", 0, mine, evictableWhereFlowing},
+		{"just before it is over", flowTime - 1, mine, evictableWhereFlowing},
+		{"then", flowTime, mine, evictableAfter},
+		{"of the same entry", 0, d.beside(mine), evictableAfter},
+		{"of another", 0, sourceOf(v4(2)), evictableAfter},
+	} {
+		if got := d.places.patience(d.now.Add(c.after), c.source); got != c.want {
+			t.Errorf("%s: %v, want %v", c.name, got, c.want)
+		}
 	}
 }
 
@@ -472,23 +611,6 @@ func TestManySmallSources(t *testing.T) {
 	}
 	if n := d.places.allowed(d.now, sourceOf(v4(1))); n < 4+180 {
 		t.Errorf("%d places are allowed, want nearly %d", n, 4+200)
-	}
-	// A minute later they still take it away, and at last it is another's.
-	d.now = d.now.Add(completionTime)
-	e := d.places.completions.entry(sourceOf(v4(1)))
-	for range 300 {
-		before := e.aged(d.now).before
-		other := source{bits: 1 << 40}
-		for d.places.completions.entry(other) != e {
-			other.bits++
-		}
-		d.places.completions.add(d.now, other)
-		if after := e.aged(d.now); after.source == sourceOf(v4(1)) && after.before != before-1 {
-			t.Fatalf("%d are left of %d", after.before, before)
-		}
-	}
-	if n := d.places.allowed(d.now, sourceOf(v4(1))); n != 4 {
-		t.Errorf("%d places are allowed in the end, want 4", n)
 	}
 }
 
@@ -518,7 +640,11 @@ func TestDeclinedOffers(t *testing.T) {
 	decline := func(from netip.Addr, proven bool) Verdict {
 		v, p, _ := d.places.Admit(d.now, d.key(from), proven)
 		if v == Accept {
+			before := d.places.Taken(d.now)
 			d.places.Decline(d.now, p)
+			if after := d.places.Taken(d.now); (after < before) != proven {
+				t.Errorf("with a cookie %v: %d places of %d are still taken", proven, after, before)
+			}
 			d.places.Done(p)
 		}
 		return v

@@ -55,6 +55,16 @@ func TestRepliesOff(t *testing.T) {
 	}
 }
 
+// Who has said nothing yet has not said it just after boot.
+func TestRepliesAfterBoot(t *testing.T) {
+	r := NewReplies(2)
+	for n := range uint32(3) {
+		if got, want := r.Allow(minute(0)+1+mono.Time(n), v4(n)), n < 2; got != want {
+			t.Errorf("answer %d after boot: %v, want %v", n, got, want)
+		}
+	}
+}
+
 func BenchmarkRepliesFlood(b *testing.B) {
 	r := NewReplies(RepliesPerSecond)
 	for n := uint32(0); b.Loop(); n++ {

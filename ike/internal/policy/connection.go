@@ -53,6 +53,13 @@ type Child struct {
 	Remote []wire.Selector
 }
 
+// Domain is one of DNS, whose names those servers know that have addresses of its
+// family.
+type Domain struct {
+	Name string
+	IPv6 bool
+}
+
 // takes reports whether the peer may call from an address.
 func (c *Connection) takes(from netip.Addr) bool {
 	return len(c.Pins) == 0 || slices.Contains(c.Pins, from)

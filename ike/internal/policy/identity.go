@@ -115,8 +115,8 @@ func inName(r rune) bool {
 
 // looksNumeric reports whether a name is like 10.0.0.256: none ends in a number.
 func looksNumeric(name string) bool {
-	_, err := strconv.Atoi(name[strings.LastIndexByte(name, '.')+1:])
-	return err == nil && strings.Contains(name, ".")
+	behind := strings.LastIndexByte(name, '.') + 1
+	return behind > 0 && behind < len(name) && strings.Trim(name[behind:], "0123456789") == ""
 }
 
 // plain reports whether s is printable ASCII without spaces: nothing in it can
@@ -140,7 +140,8 @@ func quoted(s string) string {
 }
 
 // FromPayload is the identity that a peer claims. known is false for one that is
-// too long or whose bytes do not fit its kind: nobody is that.
+// too long or whose bytes do not fit its kind: nobody is that. Only what is ASCII
+// loses its case: the Kelvin sign is no k.
 func FromPayload(p *wire.ID) (id ID, known bool) {
 	id = ID{p.Kind, string(p.Data)}
 	switch p.Kind {
@@ -149,8 +150,10 @@ func FromPayload(p *wire.ID) (id ID, known bool) {
 	case wire.IDIPv6:
 		known = len(id.Data) == 16
 	case wire.IDFQDN, wire.IDRFC822:
-		id.Data = strings.ToLower(id.Data)
-		known = plain(id.Data)
+		if known = plain(id.Data); known {
+			id.Data = strings.ToLower(id.Data)
+		}
+	case 0, wire.IDNull: // reserved; nobody in particular, RFC 7619 §2.2
 	default:
 		known = id.Data != ""
 	}
@@ -167,7 +170,15 @@ func (id ID) Addr() (a netip.Addr, ok bool) {
 	if id.Kind != wire.IDIPv4 && id.Kind != wire.IDIPv6 {
 		return a, false
 	}
-	return netip.AddrFromSlice([]byte(id.Data))
+	a, ok = netip.AddrFromSlice([]byte(id.Data))
+	return a, ok && a.Is4() == (id.Kind == wire.IDIPv4)
+}
+
+// written reports whether the bytes of an identity are what a configuration has
+// for it: a name or a mailbox that is one.
+func (id ID) written() bool {
+	same, _ := ParseID(id.Data) // of what is none, nobody
+	return same == id
 }
 
 // Compare orders identities in one way at both ends of a tunnel, since it goes by
@@ -186,13 +197,15 @@ func (id ID) Compare(other ID) int {
 func (id ID) String() string {
 	switch id.Kind {
 	case 0:
-		return ""
+		if id.Data == "" {
+			return ""
+		}
 	case wire.IDIPv4, wire.IDIPv6:
 		if a, ok := id.Addr(); ok {
 			return a.String()
 		}
 	case wire.IDFQDN, wire.IDRFC822:
-		if same, err := ParseID(id.Data); err == nil && same == id {
+		if id.written() {
 			return id.Data
 		}
 	case wire.IDKeyID:

@@ -32,12 +32,12 @@ func ParsePattern(s string) (Pattern, error) {
 	case s == "*":
 		return Pattern{}, errors.New(`"*" is not an identity; write "%any" for everybody`)
 	case len(s) > MaxID:
-	case strings.HasPrefix(s, "*."):
+	case strings.HasPrefix(s, "*.") && !looksNumeric(s):
 		name, err := parseName(s[2:])
 		return Pattern{exact: ID{Kind: wire.IDFQDN}, suffix: "." + name.Data}, err
 	case strings.HasPrefix(s, "*@"):
-		if domain := strings.ToLower(s[2:]); IsName(domain) {
-			return Pattern{exact: ID{Kind: wire.IDRFC822}, suffix: "@" + domain}, nil
+		if IsName(s[2:]) {
+			return Pattern{exact: ID{Kind: wire.IDRFC822}, suffix: strings.ToLower(s[1:])}, nil
 		}
 		return Pattern{}, fmt.Errorf("%s: %s is not a domain name", quoted(s), quoted(s[2:]))
 	}
@@ -63,16 +63,17 @@ func (p Pattern) Within(other Pattern) bool {
 
 // Wider yields p itself and the patterns that allow all that p does, the closest
 // first. There is one for each dot at most, so what goes by them costs the same
-// for ten connections and for a million.
+// for ten connections and for a million. What came as a name or a mailbox and is
+// none, like a@b@example.org, belongs to no domain.
 func (p Pattern) Wider(yield func(Pattern) bool) {
 	if !yield(p) || p.any {
 		return
 	}
 	text := p.suffix
-	if text == "" {
+	if p.exact.written() {
 		text = p.exact.Data
 	}
-	for suffix := range suffixes(p.exact.Kind, text) {
+	for suffix := range suffixes(text) {
 		if !yield(Pattern{exact: ID{Kind: p.exact.Kind}, suffix: suffix}) {
 			return
 		}
@@ -82,12 +83,15 @@ func (p Pattern) Wider(yield func(Pattern) bool) {
 
 // suffixes yields the ends of a name or mailbox that patterns go by, the longest
 // first. Something must stand before each.
-func suffixes(kind wire.IDType, text string) iter.Seq[string] {
+func suffixes(text string) iter.Seq[string] {
 	return func(yield func(string) bool) {
-		if at := strings.LastIndexByte(text, '@'); kind == wire.IDRFC822 && at > 0 {
-			yield(text[at:])
+		if at := strings.LastIndexByte(text, '@'); at >= 0 {
+			if at > 0 {
+				yield(text[at:])
+			}
+			return
 		}
-		for i := 1; kind == wire.IDFQDN && i < len(text); i++ {
+		for i := 1; i < len(text); i++ {
 			if text[i] == '.' && !yield(text[i:]) {
 				return
 			}

@@ -34,6 +34,9 @@ const (
 	NoEncapsulation // he does not put ESP into UDP, and we do nothing else
 )
 
+// OfAssociation reports whether a rule refuses a peer who has proved who he is.
+func (r Rule) OfAssociation() bool { return r >= NotUnique && r <= NoPlace }
+
 // ruleNames are also the ends of the counters' names.
 var ruleNames = [...]string{"accepted", "suite", "bad_ke", "no_proof", "identity", "own_identity", "address", "no_secret", "secret",
 	"not_unique", "share_sas", "no_place", "esp_suite", "selectors", "no_address", "share_leases", "not_asked", "no_encapsulation"}

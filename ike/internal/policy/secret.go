@@ -37,15 +37,16 @@ type pair struct {
 
 // indexSecrets finds them by the pair. What is ours alone is shared with anybody
 // who has none of his own: so a secret may stand under either identity.
-func indexSecrets(secrets []Secret) map[pair][]byte {
-	index := map[pair][]byte{}
+func indexSecrets(secrets []Secret) map[pair]Secret {
+	index := map[pair]Secret{}
 	for _, s := range secrets {
-		index[pair{s.Local, s.Remote}] = s.PSK
+		index[pair{s.Local, s.Remote}] = s
 	}
 	for _, s := range secrets {
 		own, exact := s.Remote.Exact()
-		if ours := (pair{own, Anybody}); exact && s.Local == (ID{}) && index[ours] == nil {
-			index[ours] = s.PSK
+		ours := pair{own, Anybody}
+		if _, better := index[ours]; exact && s.Local == (ID{}) && !better {
+			index[ours] = s
 		}
 	}
 	return index
@@ -54,12 +55,18 @@ func indexSecrets(secrets []Secret) map[pair][]byte {
 // Secret is the key that two identities share, by the rule of the package. A peer
 // who is not known yet is the zero ID.
 func (s *Set) Secret(own, peer ID) (psk []byte, ok bool) {
+	secret, ok := s.Shared(own, peer)
+	return secret.PSK, ok
+}
+
+// Shared is Secret with the two whom the configuration names for it.
+func (s *Set) Shared(own, peer ID) (secret Secret, ok bool) {
 	for remote := range Only(peer).Wider {
 		for _, local := range []ID{own, {}} {
-			if psk, ok = s.secrets[pair{local, remote}]; ok {
-				return psk, true
+			if secret, ok = s.secrets[pair{local, remote}]; ok {
+				return secret, true
 			}
 		}
 	}
-	return nil, false
+	return Secret{}, false
 }

@@ -29,7 +29,7 @@ type Set struct {
 	byPeer  map[Pattern][]*Connection // by RemoteID; those that call from a pinned address first, then by name
 	offers  []suite.Proposal
 	byAddr  map[netip.Addr][]suite.Proposal
-	secrets map[pair][]byte
+	secrets map[pair]Secret
 }
 
 // NewSet indexes connections, no two of which have one name, and secrets.
@@ -44,12 +44,17 @@ func NewSet(conns []*Connection, secrets []Secret) *Set {
 			return cmp.Or(cmp.Compare(min(len(b.Pins), 1), min(len(a.Pins), 1)), strings.Compare(a.Name, b.Name))
 		})
 	}
-	s.offers, s.byAddr = offersOf(conns)
+	named := slices.SortedFunc(slices.Values(conns), func(a, b *Connection) int { return strings.Compare(a.Name, b.Name) })
+	s.offers, s.byAddr = offersOf(named)
 	return s
 }
 
 // ByName is the connection of that name, or nil.
 func (s *Set) ByName(name string) *Connection { return s.byName[name] }
+
+// For is the connections for exactly this remote identity or pattern, in the order in
+// which they are looked at.
+func (s *Set) For(remote Pattern) []*Connection { return s.byPeer[remote] }
 
 // Pinned reports whether an address is one that a peer calls from by the
 // configuration.
@@ -68,7 +73,8 @@ func (s *Set) Proposals(peer netip.Addr) []suite.Proposal {
 }
 
 // offersOf are the proposals of those who call from anywhere, and of each address
-// that somebody is pinned to.
+// that somebody is pinned to. The first that a peer offers, too, is taken before he
+// says who he is: so not the order of the file but that of names is to say which.
 func offersOf(conns []*Connection) (anywhere []suite.Proposal, byAddr map[netip.Addr][]suite.Proposal) {
 	var all distinct
 	at := map[netip.Addr]*distinct{}

@@ -73,6 +73,13 @@ func (p *Pool) Lease(identity string, want netip.Addr) (Lease, bool) {
 	return Lease{s.records[index].addr(), p.generation}, true
 }
 
+// Holds reports whether an address is the one that identity holds, or held last.
+func (p *Pool) Holds(identity string, a netip.Addr) bool {
+	s := p.family(a)
+	index, ok := s.holders[digest(identity)]
+	return ok && s.records[index].addr() == a
+}
+
 // Release ends a lease. It does nothing, and is false, if the lease is not the
 // latest of its address.
 func (p *Pool) Release(l Lease) bool {

@@ -102,6 +102,9 @@ func TestReplacement(t *testing.T) {
 		t.Error("the replaced lease could be released")
 	}
 	lease(t, p, "berta", "10.99.0.1", "10.99.0.2")
+	if p.Release(Lease{Addr: ip("10.99.0.6"), Generation: young.Generation}) {
+		t.Error("released an address that was never leased, by another's generation")
+	}
 	if !p.Release(young) || p.Live() != 1 {
 		t.Errorf("released, %d leases left, want 1", p.Live())
 	}
@@ -169,6 +172,16 @@ func TestEndOfTheAddressSpace(t *testing.T) {
 		b := lease(t, p, "berta", "0.0.0.0", "255.255.255.255")
 		p.Release(a)
 		p.Release(b)
+	}
+}
+
+// TestMappedAddresses: an IPv6 address that has an IPv4 one in it is leased as
+// what it is.
+func TestMappedAddresses(t *testing.T) {
+	p := newPool(t, 10, "::/64")
+	l := lease(t, p, "anna", "::ffff:10.99.0.1", "::ffff:10.99.0.1")
+	if !p.Release(l) {
+		t.Error("it could not be released")
 	}
 }
 
@@ -343,6 +356,20 @@ func TestMemoryIsBounded(t *testing.T) {
 			t.Errorf("%d records, %d addresses, %d holders", len(s.records), len(s.byAddr), len(s.holders))
 		}
 	}
+}
+
+// TestNothingIsLeftOfWhatIsAhead: an address that the pool will still come to, asked
+// for and given back, leaves nothing behind but the record for the next one.
+func TestNothingIsLeftOfWhatIsAhead(t *testing.T) {
+	p := newPool(t, 0, "192.168.0.0/29", "10.0.0.0/29") // the second is the lower one
+	lease(t, p, "anna", "0.0.0.0", "192.168.0.1")
+	for _, want := range []string{"192.168.0.2", "192.168.0.6", "10.0.0.1", "10.0.0.6"} {
+		p.Release(lease(t, p, "berta", want, want))
+		if len(p.v4.byAddr) != 1 || len(p.v4.records) != 2 || p.v4.free.len != 0 {
+			t.Errorf("%s: %d addresses, %d records and %d free are left", want, len(p.v4.byAddr), len(p.v4.records), p.v4.free.len)
+		}
+	}
+	lease(t, p, "carla", "0.0.0.0", "192.168.0.2")
 }
 
 func BenchmarkLeaseAndRelease(b *testing.B) {

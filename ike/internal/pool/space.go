@@ -247,6 +247,5 @@ func (s *space) unlink(l *list, index int32) {
 	} else {
 		l.last = r.prev
 	}
-	r.prev, r.next = 0, 0
 	l.len--
 }

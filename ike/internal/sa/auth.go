@@ -74,8 +74,8 @@ func (s *SA) provenPSK(auth, secret []byte, id *wire.ID) bool {
 }
 
 // sendAuth is the initiator's IKE_AUTH request.
-func (s *SA) sendAuth(now mono.Time, secret []byte, out *Effects) {
-	s.derive(secret)
+func (s *SA) sendAuth(now mono.Time, c Agreed, out *Effects) {
+	s.derive(c.Secret)
 	if s.encapsulated() {
 		s.float()
 	}
@@ -91,11 +91,14 @@ func (s *SA) sendAuth(now mono.Time, secret []byte, out *Effects) {
 	idi := s.rec.Conn.LocalID.Payload(wire.TypeIDi)
 	psk, _ := s.env.Policy.Secret(s.rec.Conn.LocalID, s.expectedPeer())
 	ps := []wire.Payload{idi}
-	if id, ok := s.rec.Conn.RemoteID.Exact(); ok {
-		ps = append(ps, id.Payload(wire.TypeIDr))
+	peer, exact := s.rec.Conn.RemoteID.Exact()
+	if exact {
+		ps = append(ps, peer.Payload(wire.TypeIDr))
 	}
-	ps = append(ps, &wire.Auth{Method: wire.AuthSharedKey, Data: s.initiatorPSK(psk, s.hs.request, idi)},
-		&wire.Notify{Kind: wire.InitialContact})
+	ps = append(ps, &wire.Auth{Method: wire.AuthSharedKey, Data: s.initiatorPSK(psk, s.hs.request, idi)})
+	if exact && c.Alone { // RFC 7296 §2.4
+		ps = append(ps, &wire.Notify{Kind: wire.InitialContact})
+	}
 	s.setState(AuthSent)
 	s.start(now, authRequest, wire.IKEAuth, out, append(ps, s.childRequest(spi)...)...)
 }
@@ -135,11 +138,7 @@ func (s *SA) authRequest(now mono.Time, p wire.Packet, ps []wire.Payload, out *E
 	s.hs.auth = newAuthMessage(p, ps)
 	_, initial := wire.FindNotify(ps, wire.InitialContact)
 	s.setState(AuthPending)
-	a := Admit{Identity: claim.ID.String(), InitialContact: initial}
-	if want := s.hs.auth.wanted(); len(want) > 0 {
-		a.Pools, a.Want = conn.Pools, want
-	}
-	out.add(a)
+	out.add(Admit{Identity: claim.ID.String(), InitialContact: initial, Want: s.hs.auth.wanted()})
 }
 
 // claimOf is how the peer presents himself.
@@ -169,11 +168,25 @@ func (s *SA) judge(claim policy.Claim, idi *wire.ID) (conn *policy.Connection, s
 func (s *SA) admitted(now mono.Time, c Admitted, out *Effects) {
 	switch {
 	case s.rec.State != AuthPending:
+	case c.Rule.OfAssociation():
+		s.turnAway(c.Rule, out)
 	case s.rec.Role == Responder:
 		s.answerAuth(now, c, out)
 	default:
 		s.completeAuth(now, out)
 	}
+}
+
+// turnAway refuses a peer who has proved who he is. That he has his share may pass;
+// that he may have one SA only is for him to know.
+func (s *SA) turnAway(rule policy.Rule, out *Effects) {
+	kind := wire.TemporaryFailure
+	if rule == policy.NotUnique {
+		kind = wire.AuthenticationFailed
+	}
+	out.add(reply(s.hs.auth.packet, s.seal(wire.IKEAuth, wire.FlagResponse, s.rec.NextExpected-1, &wire.Notify{Kind: kind})))
+	s.refusedPlace(rule, Event{Notify: kind}, out)
+	s.close(Refused, Event{Notify: kind}, out)
 }
 
 // answerAuth is the responder's IKE_AUTH response, and with it the first Child

@@ -64,65 +64,6 @@ func withoutKE(ps []suite.Proposal) []suite.Proposal {
 	return out
 }
 
-// addressAttrs asks for addresses and for DNS servers of their families.
-func addressAttrs(want []netip.Addr) []wire.CPAttr {
-	var attrs []wire.CPAttr
-	for _, a := range want {
-		addr, dns := wire.CPInternalIP4Address, wire.CPInternalIP4DNS
-		if a.Is6() {
-			addr, dns = wire.CPInternalIP6Address, wire.CPInternalIP6DNS
-		}
-		attr := wire.CPAttr{Type: addr}
-		if !a.IsUnspecified() {
-			attr.Value = addressValue(a)
-		}
-		attrs = append(attrs, attr, wire.CPAttr{Type: dns})
-	}
-	return attrs
-}
-
-// addressValue is the value of INTERNAL_IP4_ADDRESS, or of its IPv6 twin,
-// which has a prefix length behind the address. RFC 7296 §3.15.1
-func addressValue(a netip.Addr) []byte {
-	if a.Is4() {
-		return a.AsSlice()
-	}
-	return append(a.AsSlice(), 128)
-}
-
-// wanted are the addresses that a CFG_REQUEST asks for, one a family.
-func (a *authMessage) wanted() []netip.Addr {
-	if a.cp == nil || a.cp.Kind != wire.CFGRequest {
-		return nil
-	}
-	return addresses(a.cp)
-}
-
-func addresses(cp *wire.CP) (out []netip.Addr) {
-	var have4, have6 bool
-	for _, at := range cp.Attrs {
-		switch {
-		case at.Type == wire.CPInternalIP4Address && !have4:
-			have4 = true
-			out = append(out, addressOf(at.Value, 4))
-		case at.Type == wire.CPInternalIP6Address && !have6:
-			have6 = true
-			out = append(out, addressOf(at.Value, 16))
-		}
-	}
-	return out
-}
-
-// addressOf is the address at the start of an attribute; unspecified if there
-// is none.
-func addressOf(v []byte, n int) netip.Addr {
-	if len(v) < n {
-		v = make([]byte, n)
-	}
-	a, _ := netip.AddrFromSlice(v[:n])
-	return a
-}
-
 // acceptChild chooses and derives the responder's first Child SA. A refusal is
 // the notify that says why there is none; a peer that asked for none gets none.
 func (s *SA) acceptChild(now mono.Time, c Admitted) (ok bool, ps []wire.Payload, rule policy.Rule, refusal wire.NotifyType) {
@@ -139,7 +80,7 @@ func (s *SA) acceptChild(now mono.Time, c Admitted) (ok bool, ps []wire.Payload,
 	case len(s.rec.Conn.Pools) > 0 && len(wanted) == 0:
 		return false, nil, policy.NotAsked, wire.FailedCPRequired
 	case len(wanted) > 0 && len(c.Addrs) == 0:
-		return false, nil, policy.NoAddress, wire.InternalAddressFailure
+		return false, nil, c.Rule, wire.InternalAddressFailure
 	}
 	chosen, err := suite.Choose(withoutKE(s.rec.Conn.Child.Proposals), a.sa.Proposals, wire.ProtoESP, 0)
 	if err != nil {
@@ -155,7 +96,7 @@ func (s *SA) acceptChild(now mono.Time, c Admitted) (ok bool, ps []wire.Payload,
 	}
 	s.setChild(spi, binary.BigEndian.Uint32(chosen.SPI), chosen.Choice, own, peer)
 	if len(c.Addrs) > 0 {
-		ps = append(ps, configReply(c))
+		ps = append(ps, configReply(a.cp, c))
 	}
 	return true, append(ps,
 		&wire.SA{Proposals: []wire.Proposal{chosen.Wire(chosen.Number, wire.ProtoESP, spiBytes(spi))}},
@@ -187,25 +128,6 @@ func (s *SA) allowed(leased []netip.Addr) (remote, local []wire.Selector) {
 		local = []wire.Selector{single(path.Local.Addr())}
 	}
 	return remote, local
-}
-
-func configReply(c Admitted) *wire.CP {
-	cp := &wire.CP{Kind: wire.CFGReply}
-	for _, a := range c.Addrs {
-		kind := wire.CPInternalIP4Address
-		if a.Is6() {
-			kind = wire.CPInternalIP6Address
-		}
-		cp.Attrs = append(cp.Attrs, wire.CPAttr{Type: kind, Value: addressValue(a)})
-	}
-	for _, a := range c.DNS {
-		kind := wire.CPInternalIP4DNS
-		if a.Is6() {
-			kind = wire.CPInternalIP6DNS
-		}
-		cp.Attrs = append(cp.Attrs, wire.CPAttr{Type: kind, Value: a.AsSlice()})
-	}
-	return cp
 }
 
 // setChild derives the Child SA's keys and writes its record. RFC 7296 §2.17

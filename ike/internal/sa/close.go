@@ -1,6 +1,10 @@
 package sa
 
-import "errors"
+import (
+	"errors"
+
+	"github.com/ikepulse/ikepulse/ike/internal/wire"
+)
 
 var errIDs = errors.New("message IDs are used up")
 
@@ -22,6 +26,16 @@ func (s *SA) close(why Reason, e Event, out *Effects) {
 	s.moves = nil
 	s.rec.Request, s.rec.Response = nil, nil
 	out.add(report(e))
+}
+
+// displace ends the SA with a DELETE whose answer nobody waits for. Behind a request
+// that is outstanding it may be one too early for the peer, who then finds out by
+// himself.
+func (s *SA) displace(out *Effects) {
+	if s.rec.State == Up && !s.exhaustedIDs() {
+		out.add(s.send(s.seal(wire.Informational, 0, s.rec.NextRequest, &wire.Delete{Protocol: wire.ProtoIKE})))
+	}
+	s.close(Replaced, Event{}, out)
 }
 
 // Wipe overwrites the keys. An SA that closes does so by itself; one that its

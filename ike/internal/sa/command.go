@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 
+	"github.com/ikepulse/ikepulse/ike/internal/policy"
 	"github.com/ikepulse/ikepulse/ike/internal/suite"
 )
 
@@ -19,6 +20,9 @@ type Agreed struct {
 	Private *suite.Private
 	Secret  []byte `json:"-"`
 	Err     error  // the peer's value was refused
+	// Alone tells an initiator that this handshake is all that there is between the
+	// two, so that INITIAL_CONTACT is true.
+	Alone bool
 }
 
 // Format keeps the secret out of logs, whatever the verb.
@@ -32,11 +36,13 @@ func (a Agreed) Wipe() {
 	}
 }
 
-// Admitted answers an Admit step. Err means that no address could be leased.
+// Admitted answers an Admit step. Where the rule is not Accepted the peer is refused,
+// or, if the rule is of a Child SA, gets none.
 type Admitted struct {
-	Addrs []netip.Addr // leased, one for each that was wanted and can be had
-	DNS   []netip.Addr
-	Err   error
+	Rule    policy.Rule
+	Addrs   []netip.Addr // leased, one for each that was wanted and can be had
+	DNS     []netip.Addr
+	Domains []policy.Domain
 }
 
 // Failed tells that a step was not carried out, nor those behind it.
@@ -57,6 +63,10 @@ type Dead struct{}
 // Replace closes the SA without a word: its identity has connected anew.
 type Replace struct{}
 
+// Displace closes the SA because another one takes its place, and tells the peer so,
+// once: he may be gone.
+type Displace struct{}
+
 // Rebound tells that an authenticated ESP packet came from another endpoint.
 type Rebound struct{ Path Path }
 
@@ -68,4 +78,5 @@ func (Probe) command()     {}
 func (Terminate) command() {}
 func (Dead) command()      {}
 func (Replace) command()   {}
+func (Displace) command()  {}
 func (Rebound) command()   {}

@@ -68,7 +68,7 @@ func (s *SA) agreed(now mono.Time, c Agreed, out *Effects) {
 		s.setState(InitSent)
 		s.complain(c.Err, out)
 	default:
-		s.sendAuth(now, c.Secret, out)
+		s.sendAuth(now, c, out)
 		c.Wipe()
 	}
 }

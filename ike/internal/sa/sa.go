@@ -233,6 +233,8 @@ func (s *SA) Do(now mono.Time, c Command, out *Effects) {
 		s.close(PeerDead, Event{Try: s.Tries(), Err: s.unsent()}, out)
 	case Replace:
 		s.close(Replaced, Event{}, out)
+	case Displace:
+		s.displace(out)
 	case Rebound:
 		s.rebound(now, c.Path, out)
 	}

@@ -86,6 +86,14 @@ func (w *world) command(args []string) {
 		w.do(n, Probe{})
 	case "terminate":
 		w.do(n, Terminate{})
+	case "displace":
+		w.do(n, Displace{})
+	case "replace":
+		w.do(n, Replace{})
+	case "admission": // is refused by this rule
+		n.refuse = map[string]policy.Rule{"not-unique": policy.NotUnique, "too-many": policy.TooManySAs, "too-many-leases": policy.TooManyLeases}[arg(2)]
+	case "not-alone":
+		n.company = true
 	case "dead":
 		w.do(n, Dead{})
 	case "kill":

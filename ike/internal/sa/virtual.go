@@ -37,11 +37,10 @@ func (s *SA) given(cp *wire.CP) ([]netip.Addr, error) {
 	}
 	var out []netip.Addr
 	for _, at := range cp.Attrs {
-		size := addressSize(at.Type)
-		if size == 0 || len(at.Value) == 0 { // an empty value: none of that family
+		if addressSize(at.Type) == 0 || len(at.Value) == 0 { // an empty value: none of that family
 			continue
 		}
-		a := addressOf(at.Value, size)
+		a := addressOf(at)
 		if why := s.unfit(a, out); why != "" {
 			return nil, &AddressError{a, why}
 		}
@@ -51,18 +50,6 @@ func (s *SA) given(cp *wire.CP) ([]netip.Addr, error) {
 		return nil, errAddress
 	}
 	return out, nil
-}
-
-// addressSize is the length of the address in an attribute that has one of a
-// host, 0 for any other.
-func addressSize(t uint16) int {
-	switch t {
-	case wire.CPInternalIP4Address:
-		return 4
-	case wire.CPInternalIP6Address:
-		return 16
-	}
-	return 0
 }
 
 // unfit is why an address is not taken beside those that have been; "" if it

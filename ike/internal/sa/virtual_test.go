@@ -47,7 +47,7 @@ func answer(addrs []netip.Addr, tsi []wire.Selector) func([]wire.Payload) []wire
 			}
 		}
 		if addrs != nil {
-			out = append(out, configReply(Admitted{Addrs: addrs}))
+			out = append(out, configReply(new(wire.CP), Admitted{Addrs: addrs}))
 		}
 		return out
 	}

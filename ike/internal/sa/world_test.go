@@ -56,8 +56,13 @@ type node struct {
 	fail     string
 	nextSPI  uint32
 	lease    []netip.Addr
-	cookies  [][]byte // that the node may have asked for
+	dns      []netip.Addr
+	domains  []policy.Domain
+	wanted   []netip.Addr // by the last Admit
+	cookies  [][]byte     // that the node may have asked for
 	noLease  bool
+	refuse   policy.Rule // by which it admits nobody
+	company  bool        // there is another SA between the two
 	onAdmit  func()
 	records  int
 	record   []byte // last persisted
@@ -131,7 +136,7 @@ func newWorld(t testing.TB) *world {
 		RemoteID: pattern("*@example.org"), Proposals: ike,
 		Child: policy.Child{Name: "net", Proposals: esp, Local: []wire.Selector{prefix("10.0.0.0/8")}},
 		Pools: []string{"office"}, Backoff: policy.DefaultBackoff}, "*@example.org")
-	w.gateway.lease = []netip.Addr{vip}
+	w.gateway.lease, w.gateway.dns = []netip.Addr{vip}, []netip.Addr{netip.MustParseAddr("10.0.0.53")}
 	return w
 }
 
@@ -235,7 +240,7 @@ func (w *world) step(n *node, st Step) {
 }
 
 func agree(n *node, a Agree) Agreed {
-	var r Agreed
+	r := Agreed{Alone: !n.company}
 	if r.Private = a.Private; r.Private == nil {
 		r.Private, r.Err = suite.Generate(a.Group, n.env.Rand)
 	}
@@ -252,10 +257,17 @@ func (n *node) admit(a Admit) Admitted {
 	if n.onAdmit != nil {
 		n.onAdmit()
 	}
-	if len(a.Want) == 0 || n.noLease {
-		return Admitted{}
+	n.wanted = a.Want
+	if n.refuse != policy.Accepted {
+		return Admitted{Rule: n.refuse}
 	}
-	return Admitted{Addrs: n.lease, DNS: []netip.Addr{netip.MustParseAddr("10.0.0.53")}}
+	switch {
+	case len(a.Want) == 0:
+		return Admitted{}
+	case n.noLease || len(n.lease) == 0:
+		return Admitted{Rule: policy.NoAddress}
+	}
+	return Admitted{Addrs: n.lease, DNS: n.dns, Domains: n.domains}
 }
 
 // send puts a datagram on the wire, through the NAT if there is one.

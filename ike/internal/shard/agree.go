@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/ikepulse/ikepulse/ike/internal/directory"
 	"github.com/ikepulse/ikepulse/ike/internal/mono"
 	"github.com/ikepulse/ikepulse/ike/internal/sa"
 	"github.com/ikepulse/ikepulse/ike/internal/suite"
@@ -291,7 +292,30 @@ func (s *Shard) agreed(now mono.Time, spi uint64, a sa.Agreed) {
 		s.count[cBadValues]++
 		s.group.gate.refuse(now, e.pending.place)
 	}
+	if e.dial != nil && a.Secret != nil {
+		s.agreedOurs(e, a)
+		return
+	}
 	s.do(now, e, a)
+}
+
+// agreedOurs gives an SA of ours the outcome once it is known whether it is all that
+// there is between the two. Who calls us at this moment may be the same peer.
+func (s *Shard) agreedOurs(e *entry, a sa.Agreed) {
+	spi, pair := e.sa.SPI(), e.dial.pair()
+	// Looked at before the question goes on its way: whoever is no longer calling then
+	// has asked for his admission before.
+	called := s.group.gate.calls(e.sa.Path().Remote.Addr())
+	s.group.registrar.note(func(d *directory.Directory) {
+		a.Alone = !called && d.Alone(pair)
+		s.post(func(now mono.Time) {
+			if s.table.bySPI[spi] == nil {
+				a.Wipe()
+				return
+			}
+			s.tell(now, spi, a)
+		})
+	})
 }
 
 // shed drops the SA of a job that is not done.

@@ -14,6 +14,7 @@ func (s *Shard) carries(now mono.Time, e *entry, ev sa.Event) {
 		if c := e.sa.Conn(); c != nil && !e.carrier {
 			e.carrier = true
 			s.group.carriers[c].Add(1)
+			s.carrying(e, true)
 		}
 	case sa.ChildGone:
 		s.carriesNoMore(now, e, sa.DeletedByPeer, ev.Err)
@@ -29,6 +30,7 @@ func (s *Shard) carriesNoMore(now mono.Time, e *entry, reason sa.Reason, err err
 		return
 	}
 	e.carrier = false
+	s.carrying(e, false)
 	c := e.sa.Conn()
 	if s.group.carriers[c].Add(-1) > 0 || !c.Start || s.closing != nil || e.dial != nil && e.sa.State() == sa.Gone {
 		return

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/ikepulse/ikepulse/ike/internal/directory"
 	"github.com/ikepulse/ikepulse/ike/internal/mono"
 	"github.com/ikepulse/ikepulse/ike/internal/policy"
 	"github.com/ikepulse/ikepulse/ike/internal/sa"
@@ -73,6 +74,12 @@ func (ds *dialers) init(s *Shard) {
 	}
 }
 
+// pair is us and the peer that is called.
+func (d *dialer) pair() directory.Pair {
+	id, _ := d.conn.RemoteID.Exact()
+	return directory.PairOf(d.conn, id, netip.Addr{})
+}
+
 // of is the connection's dialer.
 func (ds *dialers) of(c *policy.Connection) *dialer {
 	d := ds.byConn[c]
@@ -110,7 +117,7 @@ func (ds *dialers) advance(now mono.Time) {
 func (ds *dialers) redial(now mono.Time, d *dialer) {
 	anew := d.anew
 	d.anew = false
-	if !anew && ds.shard.group.carried(d.conn) {
+	if !anew && ds.has(d) {
 		return
 	}
 	if e := ds.shard.table.bySPI[d.spi]; e != nil { // whose Child SA the peer has deleted
@@ -134,6 +141,8 @@ func (ds *dialers) call(now mono.Time, c *policy.Connection, wait chan<- error) 
 		d.waiting = append(d.waiting, wait)
 	}
 	switch e := ds.shard.table.bySPI[d.spi]; {
+	case e == nil && ds.has(d):
+		d.answer(nil)
 	case e == nil:
 		ds.cancel(d)
 		ds.dial(now, d)
@@ -171,13 +180,21 @@ func (ds *dialers) resolved(now mono.Time, d *dialer, to []netip.Addr, err error
 		d.answer(errClosing)
 	case d.kept:
 		d.answer(errTerminated)
-	case len(d.waiting) == 0 && ds.shard.group.carried(d.conn):
+	case ds.has(d):
+		d.answer(nil)
 	case err != nil:
 		ds.putOff(now, d, err)
 	default:
 		ds.cancel(d) // what was due meanwhile is this
 		ds.dialOne(now, d, to)
 	}
+}
+
+// has reports whether the peer that a dialer calls has a tunnel with us, whoever has
+// called: one whom a pattern stands for is not called, and others may be up.
+func (ds *dialers) has(d *dialer) bool {
+	_, exact := d.conn.RemoteID.Exact()
+	return exact && ds.shard.group.carried(d.conn)
 }
 
 // putOff takes note that there is nobody to call now.
@@ -216,6 +233,7 @@ func (ds *dialers) dialOne(now mono.Time, d *dialer, to []netip.Addr) {
 	e.placed = true
 	s.group.total.Add(1) // the configuration bounds these
 	s.table.add(e)
+	s.group.registrar.note(func(r *directory.Directory) { r.Calls(d.pair(), 1) })
 	s.do(now, e, sa.Initiate{})
 }
 
@@ -287,9 +305,15 @@ func (ds *dialers) hungUp(now mono.Time, e *entry) {
 	d := e.dial
 	wasUp, anew := d.up, d.anew
 	d.spi, d.up, d.anew = 0, false, false
+	ds.shard.group.registrar.note(func(r *directory.Directory) { r.Calls(d.pair(), -1) })
 	if anew {
 		ds.set(d, now)
 		d.anew = true
+		return
+	}
+	if ds.has(d) { // he has called at the same time
+		d.answer(nil)
+		d.since = 0
 		return
 	}
 	d.answer(d.lastErr)

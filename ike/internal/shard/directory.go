@@ -3,97 +3,39 @@ package shard
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net/netip"
 	"runtime"
-	"slices"
-	"strconv"
 
+	"github.com/ikepulse/ikepulse/ike/internal/directory"
 	"github.com/ikepulse/ikepulse/ike/internal/mono"
-	"github.com/ikepulse/ikepulse/ike/internal/pool"
 	"github.com/ikepulse/ikepulse/ike/internal/sa"
 )
 
-// Pool is a range of virtual addresses.
-type Pool struct {
-	Name     string
-	Prefixes []netip.Prefix
-	DNS      []netip.Addr
+// registrar owns the directory of identities and leases. It is one goroutine, is asked
+// by message, and answers by messages to the shards of the SAs.
+type registrar struct {
+	mail  mailbox
+	wake  chan struct{}
+	clock func() mono.Time
+	tell  func(directory.Order)
+
+	directory *directory.Directory
+	panics    uint64
 }
 
-// rememberLeases is how many former holders a pool keeps an address for.
-const rememberLeases = 1 << 16
-
-var errNoAddress = errors.New("no pool has an address left")
-
-// directory knows which identity has which SAs, in whichever shard, and what
-// addresses they have leased. It is one goroutine, and is asked by message.
-type directory struct {
-	mail mailbox
-	wake chan struct{}
-
-	pools      map[string]*addresses
-	claims     map[uint64]*claim // by the SA's SPI
-	identities map[string]*holder
-	panics     uint64
-}
-
-// holder is an identity that has SAs.
-type holder struct {
-	claims  []*claim
-	next    int      // the lowest ordinal that was never used
-	free    []int    // those below that are free again
-	leaving int      // SAs that were replaced and are not gone yet
-	waiting []func() // admissions that wait for those
-}
-
-// addresses are one pool's.
-type addresses struct {
-	conf Pool
-	pool *pool.Pool
-}
-
-// claim is one SA of an identity.
-type claim struct {
-	shard    *Shard
-	spi      uint64
-	identity string
-	ordinal  int // which of the identity's SAs at the same time, from 0
-	replaced bool
-	leases   []lease
-}
-
-type lease struct {
-	from *addresses
-	pool.Lease
-}
-
-func newDirectory(pools []Pool) (*directory, error) {
-	d := &directory{wake: make(chan struct{}, 1), pools: map[string]*addresses{}, claims: map[uint64]*claim{},
-		identities: map[string]*holder{}}
-	for _, p := range pools {
-		made, err := pool.New(p.Prefixes, rememberLeases)
-		if err != nil {
-			return nil, fmt.Errorf("pool %s: %w", p.Name, err)
-		}
-		d.pools[p.Name] = &addresses{p, made}
-	}
-	return d, nil
-}
-
-// directoryShare is how many questions are answered before others may use the
+// registrarShare is how many questions are answered before others may use the
 // processor.
-const directoryShare = 16
+const registrarShare = 16
 
 // run works until ctx ends.
-func (d *directory) run(ctx context.Context) {
+func (r *registrar) run(ctx context.Context) {
 	for {
-		for d.mail.waiting() {
-			d.mail.some(directoryShare, d.do)
+		for r.mail.waiting() {
+			r.mail.some(registrarShare, r.do)
 			runtime.Gosched()
 		}
 		select {
-		case <-d.wake:
+		case <-r.wake:
 		case <-ctx.Done():
 			return
 		}
@@ -101,22 +43,55 @@ func (d *directory) run(ctx context.Context) {
 }
 
 // do runs one message; a panic costs that message.
-func (d *directory) do(m message) {
+func (r *registrar) do(m message) {
 	defer func() {
 		if recover() != nil {
-			d.panics++
+			r.panics++
 		}
 	}()
-	m(0)
+	m(r.clock())
 }
 
-// post has the directory run a message that must not be lost: there are no more
-// of them than SAs.
-func (d *directory) post(m message) {
-	d.mail.post(m)
+// post has the directory asked a question that must not be lost: there are no more of
+// them than SAs.
+func (r *registrar) post(question func(d *directory.Directory, now mono.Time) []directory.Order) {
+	r.mail.post(func(now mono.Time) {
+		for _, o := range question(r.directory, now) {
+			r.tell(o)
+		}
+	})
 	select {
-	case d.wake <- struct{}{}:
+	case r.wake <- struct{}{}:
 	default:
+	}
+}
+
+// note is post for what has no answer.
+func (r *registrar) note(fact func(d *directory.Directory)) {
+	r.post(func(d *directory.Directory, _ mono.Time) []directory.Order {
+		fact(d)
+		return nil
+	})
+}
+
+// order tells an SA, in whichever shard, what the directory has decided.
+func (g *Group) order(o directory.Order) {
+	s := g.shards[o.SPI>>shardShift]
+	s.post(func(now mono.Time) { s.tell(now, o.SPI, commandOf(o)) })
+}
+
+func commandOf(o directory.Order) sa.Command {
+	switch o.Do {
+	case directory.Replace:
+		return sa.Replace{}
+	case directory.Displace:
+		return sa.Displace{}
+	case directory.Uncross:
+		return sa.Terminate{}
+	case directory.Probe:
+		return sa.Probe{}
+	default:
+		return sa.Admitted(o.Admission)
 	}
 }
 
@@ -133,122 +108,33 @@ func (s *Shard) admit(e *entry, st sa.Admit) error {
 	}
 	e.placed = true
 	e.held.admitted = true
-	d, spi := s.group.directory, e.sa.SPI()
-	d.post(func(mono.Time) {
-		d.admit(s, spi, st, func(a sa.Admitted) { s.post(func(now mono.Time) { s.tell(now, spi, a) }) })
-	})
+	r := directory.Request{SPI: e.sa.SPI(), Conn: e.sa.Conn(), Peer: e.sa.PeerID(), From: e.sa.Path().Remote,
+		Ours: e.sa.Role() == sa.Initiator, Began: e.sa.Created(), InitialContact: st.InitialContact, Want: st.Want}
+	s.group.registrar.post(func(d *directory.Directory, now mono.Time) []directory.Order { return d.Admit(now, r) })
 	return nil
 }
 
 // leave ends an SA's admission.
-func (d *directory) leave(spi uint64) { d.post(func(mono.Time) { d.remove(spi) }) }
-
-// admit enters an SA. With INITIAL_CONTACT the identity's other SAs go, wherever
-// they are; RFC 7296 §2.4 lets only the same authenticated identity say so. The
-// new one takes over their addresses, and is answered when they are gone: so no
-// data plane meets two SAs for the same traffic.
-func (d *directory) admit(s *Shard, spi uint64, st sa.Admit, answer func(sa.Admitted)) {
-	h := d.identities[st.Identity]
-	if h == nil {
-		h = &holder{}
-		d.identities[st.Identity] = h
-	}
-	if st.InitialContact {
-		h.replaceAll()
-	}
-	c := &claim{shard: s, spi: spi, identity: st.Identity, ordinal: h.ordinal()}
-	h.claims = append(h.claims, c)
-	d.claims[spi] = c
-	admitted := d.lease(c, st)
-	if h.leaving > 0 {
-		h.waiting = append(h.waiting, func() { answer(admitted) })
+func (s *Shard) leave(e *entry) {
+	if !e.held.admitted {
 		return
 	}
-	answer(admitted)
+	e.held.admitted = false
+	spi := e.sa.SPI()
+	s.group.registrar.post(func(d *directory.Directory, _ mono.Time) []directory.Order { return d.Leave(spi) })
 }
 
-// replaceAll ends the SAs of an identity. Each will leave, as every SA does.
-func (h *holder) replaceAll() {
-	for _, old := range h.claims {
-		old.replaced = true
-		h.leaving++
-		shard, spi := old.shard, old.spi
-		shard.post(func(now mono.Time) { shard.tell(now, spi, sa.Replace{}) })
+// moved tells the directory where an SA's peer is now.
+func (s *Shard) moved(e *entry, to netip.AddrPort) {
+	if spi := e.sa.SPI(); e.held.admitted {
+		s.group.registrar.note(func(d *directory.Directory) { d.Moved(spi, to) })
 	}
-	h.claims, h.next, h.free = nil, 0, nil
 }
 
-// ordinal is one that no claim has.
-func (h *holder) ordinal() int {
-	if n := len(h.free); n > 0 {
-		last := h.free[n-1]
-		h.free = h.free[:n-1]
-		return last
-	}
-	h.next++
-	return h.next - 1
-}
-
-// lease gives the addresses that are wanted, each from the first pool that has
-// one. A holder is an identity and the ordinal of its SA: so a peer that comes
-// again has its address again, and two devices with one identity do not share.
-func (d *directory) lease(c *claim, st sa.Admit) (a sa.Admitted) {
-	holder := c.identity
-	if c.ordinal > 0 {
-		holder += "\x00" + strconv.Itoa(c.ordinal) // no identity has a NUL
-	}
-	for _, want := range st.Want {
-		for _, name := range st.Pools {
-			from := d.pools[name]
-			if l, ok := from.pool.Lease(holder, want); ok {
-				c.leases = append(c.leases, lease{from, l})
-				a.Addrs = append(a.Addrs, l.Addr)
-				a.DNS = append(a.DNS, from.dnsFor(l.Addr)...)
-				break
-			}
-		}
-	}
-	if len(st.Want) > 0 && len(a.Addrs) == 0 {
-		a.Err = errNoAddress
-	}
-	return a
-}
-
-// dnsFor are the pool's servers of an address's family.
-func (p *addresses) dnsFor(a netip.Addr) (out []netip.Addr) {
-	for _, s := range p.conf.DNS {
-		if s.Is4() == a.Is4() {
-			out = append(out, s)
-		}
-	}
-	return out
-}
-
-// remove ends a claim, and those of its leases that are not another's by now.
-func (d *directory) remove(spi uint64) {
-	c := d.claims[spi]
-	if c == nil {
-		return
-	}
-	delete(d.claims, spi)
-	for _, l := range c.leases {
-		l.from.pool.Release(l.Lease)
-	}
-	h := d.identities[c.identity]
-	if c.replaced {
-		h.leaving--
-	} else {
-		h.claims = slices.DeleteFunc(h.claims, func(o *claim) bool { return o == c })
-		h.free = append(h.free, c.ordinal)
-	}
-	if h.leaving == 0 {
-		for _, answer := range h.waiting {
-			answer()
-		}
-		h.waiting = nil
-	}
-	if len(h.claims) == 0 && h.leaving == 0 {
-		delete(d.identities, c.identity)
+// carrying tells the directory that an SA's Child SA is up, or has gone.
+func (s *Shard) carrying(e *entry, up bool) {
+	if spi := e.sa.SPI(); e.held.admitted {
+		s.group.registrar.post(func(d *directory.Directory, _ mono.Time) []directory.Order { return d.Carries(spi, up) })
 	}
 }
 
@@ -259,15 +145,9 @@ type directoryStatus struct {
 }
 
 func (g *Group) directoryStatus(ctx context.Context) (st directoryStatus, err error) {
-	d := g.directory
+	r := g.registrar
 	reply := make(chan directoryStatus, 1)
-	d.post(func(mono.Time) {
-		st := directoryStatus{map[string]int{}, d.panics}
-		for name, p := range d.pools {
-			st.leases[name] = p.pool.Live()
-		}
-		reply <- st
-	})
+	r.note(func(d *directory.Directory) { reply <- directoryStatus{d.Leases(), r.panics} })
 	select {
 	case st = <-reply:
 		return st, nil

@@ -100,6 +100,7 @@ func (s *Shard) report(now mono.Time, e *entry, ev sa.Event) {
 	}
 	if ev.Kind == sa.Moved {
 		out.Moves = e.moves(now)
+		s.moved(e, ev.Path.Remote)
 	}
 	s.conf.Sink(out)
 }

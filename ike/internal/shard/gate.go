@@ -86,6 +86,13 @@ func (g *gate) failed(now mono.Time, from netip.Addr, claimed policy.ID) time.Du
 	return g.failures.Failed(now, from, claimed.String())
 }
 
+// calls reports whether somebody at an address is calling us.
+func (g *gate) calls(from netip.Addr) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.places.Calls(from)
+}
+
 func (g *gate) mayAnswer(now mono.Time, to netip.Addr) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()

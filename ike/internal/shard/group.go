@@ -7,7 +7,7 @@
 // SPIs are told apart by a function that the owner of the slots gives, and an
 // IKE_SA_INIT request goes by a keyed hash. So any socket may receive anything:
 // its reader puts each datagram into the inbox of its owner. Beside the shards
-// run a directory, which owns identities and their leases, and workers for key
+// run a registrar, which owns identities and their leases, and workers for key
 // exchanges. They all talk by messages, and none waits for another.
 package shard
 
@@ -21,6 +21,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/ikepulse/ikepulse/ike/internal/directory"
 	"github.com/ikepulse/ikepulse/ike/internal/halfopen"
 	"github.com/ikepulse/ikepulse/ike/internal/mono"
 	"github.com/ikepulse/ikepulse/ike/internal/policy"
@@ -31,7 +32,7 @@ import (
 type Config struct {
 	Edges  Edges
 	Policy *policy.Set
-	Pools  []Pool
+	Pools  []directory.Pool
 	// Listen are our addresses; a tunnel that we begin comes from the first
 	// of its peer's family.
 	Listen            []netip.Addr
@@ -60,7 +61,7 @@ type Group struct {
 	conf      Config
 	seed      maphash.Seed
 	shards    []*Shard
-	directory *directory
+	registrar *registrar
 	workers   *workers
 	lookups   *lookups
 	gate      gate
@@ -86,9 +87,11 @@ func NewGroup(c Config) (*Group, error) {
 	g.gate.cookies, g.gate.surges.began, g.gate.surges.read = cookies, make(chan struct{}, 1), &g.tally
 	g.gate.places, g.gate.failures = halfopen.NewPlaces(c.Limits), halfopen.NewFailures()
 	g.gate.replies = halfopen.NewReplies(halfopen.RepliesPerSecond)
-	if g.directory, err = newDirectory(c.Pools); err != nil {
+	who, err := directory.New(c.Pools)
+	if err != nil {
 		return nil, err
 	}
+	g.registrar = &registrar{wake: make(chan struct{}, 1), clock: c.Clock, tell: g.order, directory: who}
 	for _, conn := range c.Policy.Connections {
 		g.carriers[conn] = new(atomic.Int32)
 	}
@@ -107,7 +110,7 @@ func (g *Group) Run(ctx context.Context) {
 	served, stopServing := context.WithCancel(context.Background())
 	var servants, loops sync.WaitGroup
 	// The servants end when the last shard has.
-	servants.Go(func() { g.directory.run(served) })
+	servants.Go(func() { g.registrar.run(served) })
 	servants.Go(func() { g.watch(served) })
 	for range g.conf.Workers {
 		servants.Go(func() { g.workers.run(served) })

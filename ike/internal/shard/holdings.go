@@ -90,13 +90,6 @@ func (s *Shard) untrack(now mono.Time, e *entry, inSPI uint32) {
 	s.freeSPI(inSPI, int64(now))
 }
 
-func (s *Shard) leave(e *entry) {
-	if e.held.admitted {
-		e.held.admitted = false
-		s.group.directory.leave(e.sa.SPI())
-	}
-}
-
 func (s *Shard) forget(e *entry) {
 	if e.held.stored {
 		e.held.stored = false

@@ -11,6 +11,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/ikepulse/ikepulse/ike/internal/directory"
 	"github.com/ikepulse/ikepulse/ike/internal/dpd"
 	"github.com/ikepulse/ikepulse/ike/internal/halfopen"
 	"github.com/ikepulse/ikepulse/ike/internal/mono"
@@ -110,7 +111,7 @@ func (w *world) site(addr string, shards int, conns []*policy.Connection, change
 			AllocSPI: s.alloc, FreeSPI: s.free, ESPShard: s.espShard},
 		Policy: policy.NewSet(conns, []policy.Secret{{Remote: pattern("%any"), PSK: []byte("a secret of the two, long enough")}}),
 		Listen: []netip.Addr{s.addr}, IKEPort: 500, NATTPort: 4500,
-		Pools:    []Pool{{Name: "office", Prefixes: []netip.Prefix{netip.MustParsePrefix("10.99.0.0/16")}}},
+		Pools:    []directory.Pool{{Name: "office", Prefixes: []netip.Prefix{netip.MustParsePrefix("10.99.0.0/16")}}},
 		HalfOpen: 30 * time.Second, Limits: halfopen.Limits{}.Auto(1 << 18), Shards: shards, MaxSAs: 4096, Workers: 2, JobBytes: 64 << 20,
 		Rand: rand.Reader, Clock: w.now, After: time.After,
 		Sink: func(ev Event) {
@@ -220,7 +221,7 @@ func roadwarriors() []*policy.Connection {
 	return []*policy.Connection{{DPD: idle, Name: "roadwarriors", LocalID: identity("vpn.example.org"),
 		RemoteID: pattern("*@example.org"), Proposals: ikeProposals("aes256gcm16-prfsha256-x25519"),
 		Child: policy.Child{Name: "net", Proposals: espProposals("aes256gcm16-esn"), Local: []wire.Selector{prefix("10.0.0.0/8")}},
-		Pools: []string{"office"}, Backoff: policy.DefaultBackoff}}
+		Pools: []string{"office"}, MaxSAs: 8, MaxLeases: 4, Backoff: policy.DefaultBackoff}}
 }
 
 // home is a client's connection.

@@ -27,8 +27,9 @@ import (
 	"crypto/sha512"
 	"hash"
 
-	"github.com/ikepulse/ikepulse/ike/internal/wire"
 	"golang.org/x/crypto/chacha20poly1305"
+
+	"github.com/ikepulse/ikepulse/ike/internal/wire"
 )
 
 // algorithm is one row of the table. Lengths are in bytes; what does not apply

@@ -7,7 +7,8 @@ const cpTypeMask = 0x7fff
 
 func (*CP) Type() PayloadType { return TypeCP }
 
-// cp reads configuration attributes.
+// cp reads configuration attributes. A value may have any length here: an address
+// of an odd one is a slip of the client's, not a message that cannot be read.
 //
 //	+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
 //	|   CFG Type    |                    RESERVED                   |
@@ -26,28 +27,10 @@ func (c *cursor) cp() *CP {
 			c.fail("more than %d attributes", maxAttributes)
 		}
 		a := CPAttr{Type: c.u16() & cpTypeMask}
-		n := int(c.u16())
-		if !cpLength(a.Type, n) {
-			c.fail("attribute %d of %d bytes", a.Type, n)
-		}
-		a.Value = c.bytes(n)
+		a.Value = c.bytes(int(c.u16()))
 		cp.Attrs = append(cp.Attrs, a)
 	}
 	return cp
-}
-
-// cpLength checks the length of the attributes that we read: empty in a
-// request, or an address, for IPv6 with a prefix length. RFC 7296 §3.15.1
-func cpLength(kind uint16, n int) bool {
-	switch kind {
-	case CPInternalIP4Address, CPInternalIP4Netmask, CPInternalIP4DNS:
-		return n == 0 || n == 4
-	case CPInternalIP6Address:
-		return n == 0 || n == 17
-	case CPInternalIP6DNS:
-		return n == 0 || n == 16
-	}
-	return true
 }
 
 func (cp *CP) appendBody(b []byte) []byte {

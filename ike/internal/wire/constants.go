@@ -196,4 +196,5 @@ const (
 	CPInternalIP4DNS     uint16 = 3
 	CPInternalIP6Address uint16 = 8
 	CPInternalIP6DNS     uint16 = 10
+	CPInternalDNSDomain  uint16 = 25 // RFC 8598
 )
