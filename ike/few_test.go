@@ -154,6 +154,22 @@ func TestFewLines(t *testing.T) {
   0.000 refused 203.0.113.9: no common proposal for IKE
   1.000 3 more
   1.000 refused 203.0.113.99: no common proposal for IKE`},
+		"many minutes end at once, for nobody looked": {func(s *script) {
+			for at := range 2 {
+				for i := range 20 {
+					s.refuse(from(fmt.Sprintf("203.0.%d.%d", at, i%10), policy.NoProof))
+				}
+				s.pass(time.Second)
+			}
+			s.lines, s.now = nil, s.now.Add(time.Hour)
+			s.pass(time.Second)
+			for i, line := range s.lines {
+				if !strings.HasPrefix(line, fmt.Sprintf("3602.000 refused 203.0.0.%d: ", i)) && i < 10 {
+					t.Errorf("told: %s", line)
+				}
+			}
+			s.lines = s.lines[10:]
+		}, `3603.000 10 more`},
 		"by the peers that we call": {func(s *script) {
 			for _, conn := range []string{"berlin", "bonn", "berlin"} {
 				ev := shard.Event{Kind: sa.Refusing, Role: sa.Initiator, Conn: conn, Notify: wire.AuthenticationFailed,

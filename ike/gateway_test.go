@@ -22,6 +22,7 @@ import (
 	"github.com/ikepulse/ikepulse/ike/internal/policy"
 	"github.com/ikepulse/ikepulse/ike/internal/sa"
 	"github.com/ikepulse/ikepulse/ike/internal/shard"
+	"github.com/ikepulse/ikepulse/ike/internal/wire"
 )
 
 // spis are the parts of a line that no test can know.
@@ -218,6 +219,32 @@ func TestHubFull(t *testing.T) {
 	}
 	if n := h.dropped.Load(); n != 3 {
 		t.Errorf("%d events were dropped", n)
+	}
+}
+
+// What fails here for want of a record, or of room, is an error once in a while for
+// each who comes, since anybody may come as often as he likes; a panic is one always.
+func TestFailuresLogLittle(t *testing.T) {
+	var out bytes.Buffer
+	h := testHub(slog.NewTextHandler(&out, nil))
+	at := func(kind sa.EventKind, reason sa.Reason, err error) shard.Event {
+		return shard.Event{At: mono.Time(time.Hour), Kind: kind, Reason: reason, Err: err, Path: sa.Path{Remote: netip.MustParseAddrPort("203.0.113.9:500")}}
+	}
+	denied := at(sa.Established, 0, errors.New("the plane is full"))
+	denied.Notify = wire.TemporaryFailure
+	for range 30 {
+		h.hand(at(sa.Closed, sa.LocalFailure, errors.New("storing the record: no space left")))
+		h.hand(denied)
+	}
+	for range 3 {
+		h.hand(at(sa.Closed, sa.LocalFailure, &shard.PanicError{Value: "a bug"}))
+		h.hand(at(sa.Closed, sa.AuthFailed, nil)) // whose refusal was told
+	}
+	h.end()
+	got := out.String()
+	if strings.Count(got, "level=ERROR") != 4 || strings.Count(got, "no space left") != 1 || strings.Count(got, "a bug") != 3 ||
+		strings.Count(got, `level=WARN msg="refused 203.0.113.9: local failure: 59 more in the last minute"`) != 1 || strings.Count(got, "\n") != 5 {
+		t.Errorf("logged:\n%s", got)
 	}
 }
 

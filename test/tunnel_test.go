@@ -168,9 +168,9 @@ func TestStrongSwanRefused(t *testing.T) {
 			if !strings.Contains(client.Log(), tt.log) {
 				t.Errorf("strongSwan has not %q:\n%s", tt.log, client.Log())
 			}
-			if n := strings.Count(s.gw.log.String(), strings.ReplaceAll(tt.refusal, `"`, `\"`)); n != 1 {
-				t.Errorf("our log has %q %d times", tt.refusal, n)
-			}
+			await(t, "our log has "+tt.refusal, func() bool {
+				return strings.Count(s.gw.log.String(), strings.ReplaceAll(tt.refusal, `"`, `\"`)) == 1
+			})
 			if err := client.Stop(); err != nil {
 				t.Error(err)
 			}

@@ -21,7 +21,8 @@ func peersCommand(e env) *cli.Command {
 		UsageText: "[WHO] [--json]",
 		Description: `NAT is who stands behind one. KEEPALIVES are those of the address, and how long ago
 the last came; they prove nothing. Without the daemon the pins tell which addresses
-are known.
+are known. A peer in the state "no child" has an IKE SA and no Child SA: nothing gets
+through, and the log says why.
 
 WHO is ` + whoText + `.
 
