@@ -42,7 +42,7 @@ Example: ikepulse loadtest 198.51.100.1 --peers 4000 --from 10.8.0.0/16 --psk-fi
 			&cli.StringFlag{Name: "from", Usage: "the peers take the host addresses of `PREFIX` in turn; default: one address for all"},
 			&cli.DurationFlag{Name: "hold", Usage: "keep the tunnels for `TIME` before they are deleted"},
 			&cli.DurationFlag{Name: "timeout", Usage: "a handshake may take `TIME`; default: 165s an exchange, five retransmissions"},
-			&cli.StringFlag{Name: "id", Value: "loadtest-%d@example.org", Usage: "the peers are called `NAME`, %d being the number of one; default loadtest-%d@example.org; without %d each replaces the one before"},
+			&cli.StringFlag{Name: "id", Value: "loadtest-%d@example.org", Usage: "the peers are called `NAME`, %d being the number of one; default loadtest-%d@example.org; without %d all are one identity, which a gateway gives its share"},
 			&cli.StringFlag{Name: "gateway-id", Value: "%any", Usage: "the gateway must be `ID`; default %any"},
 			&cli.StringSliceFlag{Name: "proposal", Value: cli.NewStringSlice(loadProposals...), Usage: "`PROPOSAL` for IKE, repeatable; default " + strings.Join(loadProposals, ", ")},
 			&cli.StringSliceFlag{Name: "esp-proposal", Value: cli.NewStringSlice(loadESPProposals...), Usage: "`PROPOSAL` for ESP, repeatable; default " + strings.Join(loadESPProposals, ", ")},
