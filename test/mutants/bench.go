@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"io"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -18,8 +17,10 @@ import (
 type bench struct {
 	root, pkg, dir string
 	allowed        span
-	out            io.Writer       // of what the tests and the compiler say; may be nil
+	out            *beginning      // of what the tests and the compiler say
+	base           *bench          // where nothing is changed
 	kept           map[string]bool // of the cache
+	likely         likely
 }
 
 func (b *bench) path(name string) string { return filepath.Join(b.dir, name) }
@@ -53,17 +54,19 @@ func (b *bench) build(ctx context.Context) error {
 	c := exec.CommandContext(ctx, "go", "test", "-c", "-vet=off", "-overlay", b.path("overlay.json"), "-o", b.path("test"), "./"+b.pkg)
 	c.Dir = b.root
 	c.Env = append(os.Environ(), "GOCACHE="+b.path("cache"))
+	b.out = new(beginning)
 	c.Stderr = b.out
 	return c.Run()
 }
 
-// test runs the program that was built, with whatever it starts in a group of its
-// own, which is killed when its time is over.
-func (b *bench) test(ctx context.Context) (s state, taken span, err error) {
+// test runs the program that was built, or the tests of a pattern, with whatever it
+// starts in a group of its own, which is killed when its time is over.
+func (b *bench) test(ctx context.Context, run string) (s state, taken span, err error) {
 	ctx, cancel := context.WithTimeout(ctx, b.allowed.real)
 	defer cancel()
-	c := exec.CommandContext(ctx, b.path("test"), "-test.failfast", "-test.paniconexit0", "-test.timeout=0")
+	c := exec.CommandContext(ctx, b.path("test"), "-test.failfast", "-test.paniconexit0", "-test.timeout=0", "-test.run", run)
 	c.Dir = filepath.Join(b.root, b.pkg)
+	b.out = new(beginning)
 	c.Stdout = b.out
 	c.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	c.Cancel = func() error { return syscall.Kill(-c.Process.Pid, syscall.SIGKILL) }
@@ -86,10 +89,10 @@ func (b *bench) test(ctx context.Context) (s state, taken span, err error) {
 	return killed, taken, nil
 }
 
-// shareCache begins with what another has built.
-func (b *bench) shareCache(from *bench) error {
+// shareCache begins with what was built where nothing is changed.
+func (b *bench) shareCache() error {
 	b.kept = map[string]bool{}
-	return fs.WalkDir(os.DirFS(from.path("cache")), ".", func(name string, d fs.DirEntry, err error) error {
+	return fs.WalkDir(os.DirFS(b.base.path("cache")), ".", func(name string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}
@@ -98,7 +101,7 @@ func (b *bench) shareCache(from *bench) error {
 		if d.IsDir() {
 			return os.MkdirAll(to, 0o755)
 		}
-		return ignoreExisting(os.Link(filepath.Join(from.path("cache"), name), to))
+		return ignoreExisting(os.Link(filepath.Join(b.base.path("cache"), name), to))
 	})
 }
 

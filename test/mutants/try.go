@@ -1,7 +1,7 @@
 package main
 
 import (
-	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -24,17 +24,16 @@ func tryAll(ctx context.Context, t *tree, work []*pkg, dir string, parallel int)
 
 // try does so for one package, once its tests have passed without a change.
 func (p *pkg) try(ctx context.Context, root, dir string, parallel int) error {
-	var out bytes.Buffer
-	base := &bench{root: root, pkg: p.dir, dir: filepath.Join(dir, "base"), allowed: asLongAsItTakes, out: &out}
+	base := &bench{root: root, pkg: p.dir, dir: filepath.Join(dir, "base"), allowed: asLongAsItTakes}
 	if err := base.make(); err != nil {
 		return err
 	}
 	if err := base.build(ctx); err != nil {
-		return fmt.Errorf("%w\n%s", err, &out)
+		return fmt.Errorf("%w\n%s", err, base.out.first)
 	}
-	s, taken, err := base.test(ctx)
+	s, taken, err := base.test(ctx, "")
 	if err != nil || s != alive {
-		return errors.Join(err, fmt.Errorf("the tests fail as it is: %s", &out))
+		return errors.Join(err, fmt.Errorf("the tests fail as it is: %s", base.out.first))
 	}
 	var todo []*job
 	for _, f := range p.files {
@@ -44,11 +43,11 @@ func (p *pkg) try(ctx context.Context, root, dir string, parallel int) error {
 	}
 	fmt.Printf("%s: %d changes; its tests take %v\n", p.dir, len(todo), taken.real.Round(time.Millisecond))
 	return each(parallel, todo, func(n int) (func(*job) error, error) {
-		b := &bench{root: root, pkg: p.dir, dir: filepath.Join(dir, fmt.Sprint("worker", n)), allowed: taken.patiently()}
+		b := &bench{root: root, pkg: p.dir, dir: filepath.Join(dir, fmt.Sprint("worker", n)), allowed: taken.patiently(), base: base}
 		if err := b.make(); err != nil {
 			return nil, err
 		}
-		if err := b.shareCache(base); err != nil {
+		if err := b.shareCache(); err != nil {
 			return nil, err
 		}
 		return func(j *job) error { return b.try(ctx, j) }, nil
@@ -83,11 +82,11 @@ func each(workers int, todo []*job, worker func(n int) (func(*job) error, error)
 	close(jobs)
 	wg.Wait()
 	close(failed)
-	var all error
+	var first error
 	for err := range failed {
-		all = errors.Join(all, err)
+		first = cmp.Or(first, err)
 	}
-	return all
+	return first
 }
 
 // try builds a mutant and runs the tests.
@@ -107,7 +106,7 @@ func (b *bench) try(ctx context.Context, j *job) error {
 	case err != nil:
 		return err
 	default:
-		if j.mutant.state, _, err = b.test(ctx); err != nil {
+		if j.mutant.state, err = b.verdict(ctx); err != nil {
 			return err
 		}
 	}

@@ -203,7 +203,11 @@ func (l *loader) noteSuites(g groups) {
 				continue
 			}
 			seen[list] = true
-			if i := slices.IndexFunc(different, func(before *peer) bool { return !l.checks.Common(before.proposals, p.proposals) }); i >= 0 && refused[p] == nil {
+			apart := func(before *peer) bool {
+				l.work++
+				return !l.checks.Common(before.proposals, p.proposals)
+			}
+			if i := slices.IndexFunc(different, apart); i >= 0 && refused[p] == nil {
 				refused[p] = different[i]
 			}
 			different = append(different, p)

@@ -127,6 +127,7 @@ secrets:
 		"  - {id: \"*.example.org\", psk_file: a.psk}\n":                     "*.example.org",
 		"  - {id: berlin.example.org, psk_file: a.psk}\n":                    "berlin.example.org",
 		"  - {ids: [vpn.example.org, \"*.example.org\"], psk_file: a.psk}\n": "*.example.org",
+		"  - {ids: [vpn.example.org, \"%any\"], psk_file: a.psk}\n":          "%any",
 		"  - {ids: [vpn2.example.org, \"%any\"], psk_file: a.psk}\n":         "vpn.example.org",
 	} {
 		write(t, map[string]string{"a.yaml": site + more, "a.psk": string(secretBytes(32))})
@@ -138,6 +139,9 @@ secrets:
 			}
 			if got, err := asGateway(cfg).Choose(claim(t, "berlin.example.org", "")); err != nil || got.Secret.ID != want || got.Refused != nil {
 				t.Errorf("%s with %s: the secret is that of %+v, %v", name, more, got, err)
+			}
+			if noted := strings.Contains(cfg.Notes.Error(), "nobody uses that of vpn.example.org: there is a closer one"); noted != (want != "vpn.example.org") {
+				t.Errorf("%s with %s notes %s", name, more, cfg.Notes.Error())
 			}
 		}
 	}

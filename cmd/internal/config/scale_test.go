@@ -36,8 +36,8 @@ func many(n int, wrong bool) []byte {
 	return []byte(b.String())
 }
 
-// crowd is n connections for the same peers, each as another of us, with a suite of
-// its own; n secrets of the two, n that closer ones hide and n that are for nobody.
+// crowd is n connections for the same peers, each as another of us, with one suite of
+// all and one of its own; n secrets of the two, n that closer ones hide and n that are for nobody.
 func crowd(n int) []byte {
 	var b strings.Builder
 	b.WriteString(minimal + "connections:\n")
@@ -47,7 +47,7 @@ func crowd(n int) []byte {
 		for bit := i; bit > 0; bit /= len(words) {
 			list = append(list, words[bit%len(words)])
 		}
-		fmt.Fprintf(&b, "  c%06d: {local: {auth: psk, id: v%d.example.org}, remote: {auth: psk, id: \"*.example.net\"}, proposals: [%s], children: {net: {local_ts: [10.0.0.0/8]}}}\n",
+		fmt.Fprintf(&b, "  c%06d: {local: {auth: psk, id: v%d.example.org}, remote: {auth: psk, id: \"*.example.net\"}, proposals: [aes256-sha256-ecp256, %s], children: {net: {local_ts: [10.0.0.0/8]}}}\n",
 			i, i, strings.Join(append(list, "x25519"), "-"))
 	}
 	b.WriteString("secrets:\n  - {id: a.example.net, psk_file: a.psk}\n")

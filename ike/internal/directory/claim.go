@@ -116,7 +116,7 @@ const probePause = 10 * time.Second
 
 // probe asks after the SAs of somebody who has his share: he may have forgotten them.
 func (h *holder) probe(now mono.Time) (orders []Order) {
-	if h.probedAt != 0 && now.Sub(h.probedAt) < probePause {
+	if now.Sub(h.probedAt) < probePause {
 		return nil
 	}
 	h.probedAt = now
@@ -188,7 +188,7 @@ func (d *Directory) settle(h *holder) (orders []Order) {
 // it.
 func (d *Directory) Carries(spi uint64, up bool) []Order {
 	c := d.claims[spi]
-	if c == nil || c.leaving {
+	if c == nil {
 		return nil
 	}
 	c.carrying = up

@@ -54,9 +54,9 @@ func PairOf(conn *policy.Connection, peer policy.ID, from netip.Addr) Pair {
 
 // stranger reports whether a peer has an identity that others have, too.
 func stranger(conn *policy.Connection, peer policy.ID) bool {
-	a, ok := peer.Addr()
+	a, _ := peer.Addr()
 	_, exact := conn.RemoteID.Exact()
-	return ok && private(a) && !exact
+	return private(a) && !exact
 }
 
 // sharedAddresses are those between a carrier's NAT and its customers. RFC 6598

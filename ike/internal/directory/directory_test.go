@@ -157,6 +157,46 @@ func TestKeepAtOnce(t *testing.T) {
 	b.wantEmpty()
 }
 
+// TestSince: what was up before a handshake began gives way to it, or keeps it out, and
+// what came up in the same instant or later is another's.
+func TestSince(t *testing.T) {
+	for _, c := range []struct {
+		unique policy.Unique
+		ours   bool
+		after  time.Duration // the handshake begins so long after the other SA was admitted
+		want   string
+	}{
+		{policy.UniqueNo, false, 1, "1 replace"},
+		{policy.UniqueNo, false, 0, "2 gets []"},
+		{policy.UniqueNo, true, 1, "1 replace"},
+		{policy.UniqueNo, true, 0, "2 gets []"},
+		{policy.UniqueKeep, true, 1, "1 replace"}, // he has forgotten it
+		{policy.UniqueReplace, true, 0, "2 gets []"},
+		{policy.UniqueReplace, false, 0, "1 displace"},
+	} {
+		b := newBook(t)
+		b.conn.Unique = c.unique
+		b.admit(b.comes(1, "anna@example.org", calledBy(c.ours), wants()))
+		b.want(b.admit(b.comes(2, "anna@example.org", began(b.now.Add(c.after)), contact, wants())), c.want)
+		b.wantEmpty()
+	}
+	for _, c := range []struct {
+		unique policy.Unique
+		after  time.Duration
+		want   string
+	}{
+		{policy.UniqueKeep, 1, "1 probe; 2 is not unique []"},
+		{policy.UniqueKeep, 0, "2 gets []"},
+		{policy.UniqueReplace, 1, "1 displace"},
+	} {
+		b := newBook(t)
+		b.conn.Unique = c.unique
+		b.admit(b.comes(1, "anna@example.org", calledBy(true), wants()))
+		b.want(b.admit(b.comes(2, "anna@example.org", began(b.now.Add(c.after)), wants())), c.want)
+		b.wantEmpty()
+	}
+}
+
 // TestOtherPairs: the same peer with another of our identities is another pair, and so
 // is another peer.
 func TestOtherPairs(t *testing.T) {
@@ -211,8 +251,9 @@ func TestShare(t *testing.T) {
 	b.want(b.admit(b.comes(2, "anna@example.org")), "2 gets [10.99.0.2]")
 	b.want(b.admit(b.comes(3, "anna@example.org")), "1 probe; 2 probe; 3 has its leases []")
 	b.want(b.admit(b.comes(4, "anna@example.org")), "4 has its share []")
-	b.now = b.now.Add(probePause)
-	b.want(b.admit(b.comes(4, "anna@example.org")), "1 probe; 2 probe; 3 probe; 4 has its share []")
+	r := b.comes(4, "anna@example.org")
+	b.want(b.Admit(b.pairs[PairOf(b.conn, r.Peer, r.From.Addr())].probedAt.Add(probePause-1), r), "4 has its share []")
+	b.want(b.Admit(b.pairs[PairOf(b.conn, r.Peer, r.From.Addr())].probedAt.Add(probePause), r), "1 probe; 2 probe; 3 probe; 4 has its share []")
 	b.want(b.admit(b.comes(5, "bert@example.org")), "5 gets [10.99.0.3]")
 	b.want(b.admit(b.comes(6, "anna@example.org", calledBy(true), wants())), "6 gets []")
 	b.Leave(2)
@@ -291,6 +332,12 @@ func TestStrangersOfOneAddress(t *testing.T) {
 		b.Leave(2)
 		b.Leave(3)
 	}
+	b.conn.MaxSAs, b.conn.MaxLeases = 1, 1
+	b.want(b.admit(b.comes(1, "192.168.1.5", from(here))), "1 gets [10.99.0.1]")
+	b.want(b.admit(b.comes(2, "192.168.1.5", from(there))), "2 gets [10.99.0.2]")
+	b.Leave(1)
+	b.Leave(2)
+	b.conn.MaxSAs = 8
 	b.admit(b.comes(1, "198.51.100.77", from(here)))
 	b.want(b.admit(b.comes(2, "198.51.100.77", from(there), contact)), "1 replace")
 	b.Leave(1)
@@ -330,6 +377,21 @@ func TestCrossing(t *testing.T) {
 			}
 		}
 	}
+}
+
+// TestCrossingTheOtherWay: the peer's call is up first; and what two connections are for
+// is no crossing.
+func TestCrossingTheOtherWay(t *testing.T) {
+	b := newBook(t)
+	b.conn.RemoteID = policy.Only(identity("a.example.org"))
+	other := *b.conn
+	b.admit(b.comes(1, "a.example.org", calledBy(true), wants()))
+	b.admit(b.comes(2, "a.example.org", wants(), func(r *Request) { r.Conn = &other }))
+	b.want(b.Carries(2, true), "")
+	b.want(b.Carries(1, true), "")
+	b.admit(b.comes(3, "a.example.org", wants()))
+	b.want(b.Carries(3, true), "1 uncross")
+	b.wantEmpty()
 }
 
 // TestAlone: INITIAL_CONTACT is true only while nothing else is there or under way.
@@ -378,6 +440,48 @@ func TestLeases(t *testing.T) {
 		t.Errorf("a pool that overlaps itself: %v", err)
 	}
 	b.wantEmpty()
+}
+
+// TestFamilies: each family has a share of its own, and whoever gets one of two that he
+// asks for has got something.
+func TestFamilies(t *testing.T) {
+	b := newBook(t, office("10.99.0.0/28", "2001:db8:1::/64"), Pool{Name: "four", Prefixes: []netip.Prefix{netip.MustParsePrefix("10.98.0.0/28")}})
+	b.conn.MaxLeases = 1
+	b.want(b.admit(b.comes(1, "anna@example.org", wants("0.0.0.0", "::"))), "1 gets [10.99.0.1 2001:db8:1::1]")
+	b.want(b.admit(b.comes(2, "bert@example.org", wants("::"))), "2 gets [2001:db8:1::2]")
+	b.want(b.admit(b.comes(3, "bert@example.org", wants("0.0.0.0"))), "3 gets [10.99.0.2]")
+	b.conn.Pools = []string{"four"}
+	b.want(b.admit(b.comes(4, "cleo@example.org", wants("0.0.0.0", "::"))), "4 gets [10.98.0.1]")
+	b.wantEmpty()
+}
+
+// TestBeside: who had no address at an endpoint, or one of another pool, shares none.
+func TestBeside(t *testing.T) {
+	b := newBook(t, office("10.99.0.0/28"), Pool{Name: "other", Prefixes: []netip.Prefix{netip.MustParsePrefix("10.98.0.0/28")}})
+	b.admit(b.comes(1, "anna@example.org", from(here), wants()))
+	b.want(b.admit(b.comes(2, "anna@example.org", from(here))), "2 gets [10.99.0.1]")
+	other := *b.conn
+	other.Pools = []string{"other"}
+	b.want(b.admit(b.comes(3, "anna@example.org", from(here), func(r *Request) { r.Conn = &other })), "3 gets [10.98.0.1]")
+	b.want(b.admit(b.comes(4, "anna@example.org", from(here))), "4 gets [10.99.0.1]")
+	b.wantEmpty()
+}
+
+// TestManyRemembered: of very many former addresses of a pair the first ones are
+// compared with the one that is asked for.
+func TestManyRemembered(t *testing.T) {
+	for _, c := range []struct{ asks, want string }{{"10.99.0.16", "10.99.0.16"}, {"10.99.0.17", "10.99.0.1"}} {
+		b := newBook(t, office("10.99.0.0/24"))
+		b.conn.MaxSAs, b.conn.MaxLeases = 40, 40
+		for spi := range uint64(20) {
+			b.admit(b.comes(spi+1, "anna@example.org"))
+		}
+		for spi := range uint64(20) {
+			b.Leave(spi + 1)
+		}
+		b.want(b.admit(b.comes(30, "anna@example.org", wants(c.asks))), "30 gets ["+c.want+"]")
+		b.wantEmpty()
+	}
 }
 
 // TestManyDevices: an identity that thousands share is served in a time that stays

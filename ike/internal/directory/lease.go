@@ -77,7 +77,7 @@ func (d *Directory) leaseOne(c *claim, want netip.Addr) (*lease, policy.Rule) {
 	}
 	for _, name := range c.conn.Pools {
 		from := d.pools[name]
-		ordinal := h.ordinal(c, share, from, want)
+		ordinal := h.ordinal(share, from, want)
 		if l, ok := from.pool.Lease(h.pair.leaseName(ordinal), want); ok {
 			share.take(ordinal)
 			return &lease{ordinal: int32(ordinal), from: from, Lease: l}, policy.Accepted
@@ -93,28 +93,25 @@ func (h *holder) beside(c *claim, family int) *lease {
 		if o.from != c.from {
 			continue
 		}
-		if l := o.leases[family]; l != nil && l.users < mostUsers && slices.Contains(c.conn.Pools, l.from.conf.Name) {
+		if l := o.leases[family]; l != nil && slices.Contains(c.conn.Pools, l.from.conf.Name) {
 			return l
 		}
 	}
 	return nil
 }
 
-// mostUsers is how many SAs may have one lease.
-const mostUsers = 16
-
 // mostAsked is how many of a pair's former addresses are compared with the one that
 // is asked for.
 const mostAsked = 16
 
 // ordinal is a free one: the one whose address is asked for, or the latest, or a new one.
-func (h *holder) ordinal(c *claim, s *share, from *addresses, want netip.Addr) int {
+func (h *holder) ordinal(s *share, from *addresses, want netip.Addr) int {
 	for _, o := range slices.Backward(s.free[max(0, len(s.free)-mostAsked):]) {
 		if from.pool.Holds(h.pair.leaseName(o), want) {
 			return o
 		}
 	}
-	for o := s.next; o < min(s.next+mostAsked, c.conn.MaxLeases); o++ {
+	for o := s.next; o < s.next+mostAsked; o++ {
 		if from.pool.Holds(h.pair.leaseName(o), want) {
 			return o
 		}
