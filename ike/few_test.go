@@ -224,3 +224,27 @@ func TestFloodOfRefusals(t *testing.T) {
 		}
 	}
 }
+
+// TestSubjects: what one line is enough of, and who is no stranger.
+func TestSubjects(t *testing.T) {
+	at := sa.Path{Remote: netip.MustParseAddrPort("203.0.113.7:4500")}
+	source, berlin := at.Remote.Addr(), &policy.Connection{Name: "berlin"}
+	for name, c := range map[string]struct {
+		ev   shard.Event
+		want subject
+	}{
+		"a stranger": {shard.Event{Refusal: &sa.Refusal{Rule: policy.WrongSecret, Conn: berlin}}, subject{source: source, rule: policy.WrongSecret}},
+		"who has proved himself": {shard.Event{Conn: "berlin", Refusal: &sa.Refusal{Rule: policy.NoAddress, Conn: berlin, Proven: true}},
+			subject{source: source, rule: policy.NoAddress, known: true}},
+		"whom we have called": {shard.Event{Role: sa.Initiator, Conn: "berlin", Refusal: &sa.Refusal{Rule: policy.WrongSecret, Conn: berlin}},
+			subject{source: source, conn: "berlin", rule: policy.WrongSecret, known: true}},
+		"who has called, and refuses us": {shard.Event{Conn: "berlin", Notify: wire.AuthenticationFailed, Refusal: &sa.Refusal{ByPeer: true, Conn: berlin, Proven: true}},
+			subject{source: source, conn: "berlin", byPeer: true, notify: wire.AuthenticationFailed, known: true}},
+		"a failure here": {shard.Event{}, subject{source: source, local: true}},
+	} {
+		c.ev.Path = at
+		if got := subjectOf(c.ev); got != c.want {
+			t.Errorf("%s: %+v, want %+v", name, got, c.want)
+		}
+	}
+}
