@@ -13,8 +13,10 @@ import (
 )
 
 const (
-	// fewLines is how many lines a second refusals may cause.
-	fewLines = 10
+	// fewLines is how many lines a second refusals may cause, and strangerLines how
+	// many of them those who have not proved who they are: they hide nobody else.
+	fewLines      = 10
+	strangerLines = 7
 	// fewPause is how long the second of one subject waits for its line.
 	fewPause = time.Minute
 )
@@ -40,15 +42,16 @@ type subject struct {
 	rule   policy.Rule
 	notify wire.NotifyType // by the peer
 	local  bool            // it was no rule, but a failure here
+	known  bool            // the peer has proved who he is, or we have called him
 }
 
 func subjectOf(ev shard.Event) subject {
-	s := subject{source: shard.SourcePrefix(ev.Path.Remote.Addr()), local: ev.Refusal == nil}
+	s := subject{source: shard.SourcePrefix(ev.Path.Remote.Addr()), local: ev.Refusal == nil, known: ev.Role == sa.Initiator}
 	if ev.Role == sa.Initiator {
 		s.conn = ev.Conn
 	}
 	if r := ev.Refusal; r != nil {
-		s.byPeer, s.rule = r.ByPeer, r.Rule
+		s.byPeer, s.rule, s.known = r.ByPeer, r.Rule, s.known || r.Proven
 		if r.ByPeer {
 			s.conn, s.notify = r.Conn.Name, ev.Notify
 		}
@@ -69,7 +72,7 @@ func (f *few) line(now mono.Time, s subject) bool {
 		k.more++
 		return false
 	}
-	if !f.take(now) {
+	if !f.take(now, s) {
 		f.missing++
 		return false
 	}
@@ -82,12 +85,12 @@ func (f *few) line(now mono.Time, s subject) bool {
 	return true
 }
 
-// take uses one of this second's lines, if one is left.
-func (f *few) take(now mono.Time) bool {
+// take uses one of this second's lines, if one is left for such a subject.
+func (f *few) take(now mono.Time, s subject) bool {
 	if now.Sub(f.second) >= time.Second {
 		f.second, f.lines = now, 0
 	}
-	if f.lines == fewLines {
+	if f.lines >= fewLines || !s.known && f.lines >= strangerLines {
 		return false
 	}
 	f.lines++
@@ -118,7 +121,7 @@ func (f *few) tell(now mono.Time) (missing int, ended []*streak) {
 		delete(f.streaks, k.subject)
 		switch {
 		case k.more == 0:
-		case f.take(now):
+		case f.take(now, k.subject):
 			ended = append(ended, k)
 		default:
 			f.missing += k.more

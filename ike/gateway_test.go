@@ -300,7 +300,7 @@ level=WARN msg="198.51.100.1 refuses connection home: AUTHENTICATION_FAILED: 2 m
 				told++
 				r.Error = ""
 				if d := cmp.Diff(&Refusal{By: "us", Rule: "secret", Notify: "AUTHENTICATION_FAILED", Remote: ev.Remote, Connection: "roadwarriors",
-					Claimed: "anna@example.org", Asked: "vpn.example.org", OurIDs: "vpn.example.org", Expected: "*@example.org",
+					Claimed: "anna@example.org", Asked: "vpn.example.org", OurIDs: "vpn.example.org", Expected: "*@example.org", Secret: "anna@example.org",
 					Agreed: "aes256gcm16-prfsha256-x25519"}, r, cmpopts.EquateEmpty(), cmpopts.EquateComparable(netip.AddrPort{})); d != "" || ev.Kind != "refused" || ev.Connection != "roadwarriors" {
 					t.Errorf("%+v: %s", ev, d)
 				}

@@ -36,6 +36,10 @@ type Refusal struct {
 	Asked       string `json:"asked,omitempty"`    // as whom he wants us
 	OurIDs      string `json:"our_ids,omitempty"`  // who we are to him
 	Expected    string `json:"expected,omitempty"` // who he is by the connection
+	// Secret is whose the configuration says that the key is which we have for the
+	// two, by the peer and, if that says so, by us.
+	Secret      string `json:"secret,omitempty"`
+	SecretLocal string `json:"secret_local,omitempty"`
 
 	Offer     []string     `json:"offer,omitempty"`  // his
 	Ours      []string     `json:"ours,omitempty"`   // what we take, or have offered
@@ -84,6 +88,7 @@ func newRefusal(ev shard.Event, set *policy.Set) *Refusal {
 	}
 	if c := f.Conn; c != nil {
 		r.describe(c, f.Rule)
+		r.describeSecret(f, ev.Notify, set)
 	}
 	return r
 }
@@ -106,6 +111,20 @@ func (r *Refusal) describe(c *policy.Connection, rule policy.Rule) {
 	if r.By == "peer" {
 		r.Addresses = c.VIPs
 	}
+}
+
+// describeSecret names the key where it may be another than the peer's.
+func (r *Refusal) describeSecret(f *sa.Refusal, notify wire.NotifyType, set *policy.Set) {
+	peer := f.Claimed
+	switch {
+	case f.Rule == policy.WrongSecret:
+	case f.ByPeer && notify == wire.AuthenticationFailed && r.Initiator:
+		peer, _ = f.Conn.RemoteID.Exact()
+	default:
+		return
+	}
+	shared, _ := set.Shared(f.Conn.LocalID, peer)
+	r.Secret, r.SecretLocal = shared.Remote.String(), shared.Local.String()
 }
 
 func proposalNames(ps []suite.Proposal) (out []string) {

@@ -14,7 +14,7 @@ var ruleWords = map[policy.Rule]string{
 	policy.BadKE:           "his key exchange value is not valid",
 	policy.NoProof:         "he gives no proof by a pre-shared key",
 	policy.NoIdentity:      "no connection is for this identity",
-	policy.NoOwnIdentity:   "no connection of his is as whom he asks for",
+	policy.NoOwnIdentity:   "he asks for another of us than his connections have",
 	policy.WrongAddress:    "he calls from another address",
 	policy.NoSecret:        "there is no secret for the two",
 	policy.WrongSecret:     "wrong secret",

@@ -18,7 +18,7 @@ func TestWhyRefused(t *testing.T) {
 	client := s.run(s.Clients[0], "--instance", "anna", "--config", s.write("anna.yaml", conf))
 	s.want(s.Clients[0], exitError, []string{"AUTHENTICATION_FAILED"}, "--instance", "anna", "initiate", "office")
 	for d, want := range map[*daemon][]string{
-		gw: {`claims to be \"anna@example.org\" for connection roadwarriors: wrong secret; compare the two keys: ours is `,
+		gw: {`claims to be \"anna@example.org\" for connection roadwarriors: wrong secret; compare the two keys; ours is `,
 			filepath.Join(s.dir, "anna.psk") + `, of 35 bytes`},
 		client: {`198.51.100.1:4500 refuses connection office: AUTHENTICATION_FAILED; we came as \"anna@example.org\" and expect \"vpn.example.org\"; his log has the reason`},
 	} {

@@ -37,7 +37,7 @@ var peerAdvice = map[string]string{
 func adviser(c *config.Config) func(ike.Refusal) string {
 	return func(r ike.Refusal) string {
 		if r.By == "peer" {
-			return peerAdvice[r.Notify]
+			return peerAdvice[r.Notify] + keyOf(c, r)
 		}
 		if r.Initiator {
 			return initiatorAdvice(c, r)
@@ -109,20 +109,12 @@ func all(list []string, is func(string) bool) bool {
 	return len(list) > 0
 }
 
-// keyOf says which key is ours, where the configuration leaves no doubt.
+// keyOf says which key is ours.
 func keyOf(c *config.Config, r ike.Refusal) string {
-	id, err := ike.ParseIdentity(r.Claimed)
-	if err != nil {
-		return ""
-	}
-	var ours []config.Secret
 	for _, s := range c.Secrets {
-		if (s.Local == ike.Identity{} || s.Local.String() == r.OurIDs) && (s.ID.Match(id) || s.ID.String() == r.OurIDs) {
-			ours = append(ours, s)
+		if s.ID.String() == r.Secret && s.Local.String() == r.SecretLocal {
+			return fmt.Sprintf("; ours is %s, of %d bytes without the line's end", s.File, len(s.PSK.Bytes()))
 		}
 	}
-	if len(ours) != 1 {
-		return ""
-	}
-	return fmt.Sprintf(": ours is %s, of %d bytes without the line's end", ours[0].File, len(ours[0].PSK.Bytes()))
+	return ""
 }

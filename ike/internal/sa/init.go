@@ -212,7 +212,7 @@ func (s *SA) initRequest(now mono.Time, p wire.Packet, out *Effects) error {
 	switch {
 	case err != nil:
 		s.refuseInit(m, p, &wire.Notify{Kind: wire.NoProposalChosen}, out)
-		s.refusedInit(p, offered.Proposals, ours, out)
+		refusedInit(p, offered.Proposals, ours, out)
 		return ErrOffer
 	case chosen.KE != ke.Group: // RFC 7296 §1.2
 		s.refuseInit(m, p, &wire.Notify{Kind: wire.InvalidKEPayload, Data: binary.BigEndian.AppendUint16(nil, chosen.KE)}, out)

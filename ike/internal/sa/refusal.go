@@ -40,9 +40,12 @@ func (s *SA) refused(r *Refusal, e Event, out *Effects) {
 	out.add(report(e))
 }
 
-// refusedInit reports that a first message has nothing that we take. Nothing is
-// kept of it, its path neither.
-func (s *SA) refusedInit(p wire.Packet, offered []wire.Proposal, ours []suite.Proposal, out *Effects) {
+// refusedInit reports that a first message has nothing that we take. Nothing else is
+// kept of it: an SPI would hold its bytes for as long as somebody has the event.
+func refusedInit(p wire.Packet, offered []wire.Proposal, ours []suite.Proposal, out *Effects) {
+	for i := range offered {
+		offered[i].SPI = nil
+	}
 	out.add(report(Event{Kind: Refusing, Notify: wire.NoProposalChosen, Path: Path{p.Local, p.Remote},
 		Refusal: &Refusal{Rule: policy.NoSuite, Offer: offered, Ours: ours}}))
 }

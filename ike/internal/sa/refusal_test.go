@@ -142,6 +142,13 @@ var otherRefusals = []refusalCase{
 		gateway: "TEMPORARY_FAILURE by rule no_place: " + proven + " (made to fail)",
 		client:  "TEMPORARY_FAILURE " + strings.TrimPrefix(authFails, "AUTHENTICATION_FAILED ")},
 
+	{name: "he has one", prepare: func(w *world) { w.gateway.refuse = policy.NotUnique },
+		gateway: "AUTHENTICATION_FAILED by rule not_unique: " + proven, client: authFails},
+	{name: "he has his SAs", prepare: func(w *world) { w.gateway.refuse = policy.TooManySAs },
+		gateway: "TEMPORARY_FAILURE by rule share_sas: " + proven, client: "TEMPORARY_FAILURE " + strings.TrimPrefix(authFails, "AUTHENTICATION_FAILED ")},
+	{name: "he has his leases", prepare: func(w *world) { w.gateway.refuse = policy.TooManyLeases },
+		gateway: "INTERNAL_ADDRESS_FAILURE by rule share_leases: " + proven, client: "INTERNAL_ADDRESS_FAILURE " + byGateway},
+
 	{name: "ESP", prepare: func(w *world) { w.client.conn.Child.Proposals = proposals(w.t, suite.ParseESP, "aes128-sha256") },
 		gateway: "NO_PROPOSAL_CHOSEN by rule esp_suite: " + proven + ", offers aes128-sha256, ours aes256gcm16-esn aes256gcm16",
 		client:  "NO_PROPOSAL_CHOSEN " + byGateway + ", ours aes128-sha256"},
@@ -207,6 +214,19 @@ func TestRefusals(t *testing.T) {
 				t.Errorf("the client tells\n%s, want\n%s", got, c.client)
 			}
 		})
+	}
+}
+
+// TestEveryRuleRefuses: no rule is missing above.
+func TestEveryRuleRefuses(t *testing.T) {
+	var all strings.Builder
+	for _, c := range append(identityRefusals, otherRefusals...) {
+		all.WriteString(c.gateway)
+	}
+	for i := range policy.Rules {
+		if rule := policy.Rule(i + 1); !strings.Contains(all.String(), "by rule "+rule.String()+":") {
+			t.Errorf("nobody is refused by %v", rule)
+		}
 	}
 }
 

@@ -91,7 +91,10 @@ func (s *Shard) report(now mono.Time, e *entry, ev sa.Event) {
 	s.seq++
 	out := Event{Shard: s.index, Seq: s.seq, At: now, Kind: ev.Kind, Reason: ev.Reason, Notify: ev.Notify, Try: ev.Try,
 		Path: ev.Path, From: ev.From, Err: ev.Err, Refusal: ev.Refusal, SPI: e.sa.SPI(), PeerSPI: e.sa.PeerSPI(), Role: e.sa.Role(), Peer: e.sa.PeerID(),
-		Suite: e.sa.Suite(), Child: describe(ev.Child), PeerNAT: e.sa.PeerNATted(), LocalNAT: e.sa.LocalNATted()}
+		Child: describe(ev.Child), PeerNAT: e.sa.PeerNATted(), LocalNAT: e.sa.LocalNATted()}
+	if out.PeerSPI != 0 { // before there is none, and this is the way of those who are refused
+		out.Suite = e.sa.Suite()
+	}
 	if c := e.sa.Conn(); c != nil {
 		out.Conn = c.Name
 	}
