@@ -11,22 +11,22 @@ import (
 // ruleWords say of a rule what is wrong, where that is all there is to say.
 var ruleWords = map[policy.Rule]string{
 	policy.NoSuite:         "no common proposal for IKE",
-	policy.BadKE:           "his key exchange value is not valid",
-	policy.NoProof:         "he gives no proof by a pre-shared key",
+	policy.BadKE:           "invalid key exchange value",
+	policy.NoProof:         "does not authenticate with a pre-shared key",
 	policy.NoIdentity:      "no connection is for this identity",
-	policy.NoOwnIdentity:   "he asks for another of us than his connections have",
-	policy.WrongAddress:    "he calls from another address",
-	policy.NoSecret:        "there is no secret for the two",
+	policy.NoOwnIdentity:   "asks for an identity of ours that its connections do not have",
+	policy.WrongAddress:    "calls from an address that its connection does not allow",
+	policy.NoSecret:        "no secret for the two identities",
 	policy.WrongSecret:     "wrong secret",
-	policy.NotUnique:       "he has a tunnel already, which is to be kept",
-	policy.TooManySAs:      "he has as many tunnels as one identity may have",
-	policy.NoPlace:         "no place is left for another tunnel",
+	policy.NotUnique:       "already has a tunnel, and the connection keeps that one",
+	policy.TooManySAs:      "has as many tunnels as one identity may have",
+	policy.NoPlace:         "the gateway is full",
 	policy.NoESPSuite:      "no common proposal for ESP",
 	policy.NoSelectors:     "no common traffic selectors",
 	policy.NoAddress:       "no address is left",
-	policy.TooManyLeases:   "he has as many virtual addresses as one identity may have",
-	policy.NotAsked:        "he asks for no address",
-	policy.NoEncapsulation: "he does not put ESP into UDP, and nothing else is taken here",
+	policy.TooManyLeases:   "has as many virtual addresses as one identity may have",
+	policy.NotAsked:        "asks for no virtual address",
+	policy.NoEncapsulation: "does not encapsulate ESP in UDP, and nothing else is supported here",
 }
 
 // RefusalWords says what a counter of refusals counts; "" if it is of something else.
@@ -58,7 +58,7 @@ func (r *Refusal) byUs() string {
 		if r.Claimed == "" {
 			return fmt.Sprintf("offers %s, we take %s", some(r.Offer, " or "), some(r.Ours, " or "))
 		}
-		return fmt.Sprintf("%s: %s was agreed before he said who he is, and the connection takes %s", r.who(), r.Agreed, some(r.Ours, " or "))
+		return fmt.Sprintf("%s: %s was agreed before it said who it is, and the connection takes %s", r.who(), r.Agreed, some(r.Ours, " or "))
 	case policy.BadKE:
 		return fmt.Sprintf("%s (%s)", ruleWords[policy.BadKE], r.Error)
 	case policy.NoESPSuite:
@@ -69,7 +69,7 @@ func (r *Refusal) byUs() string {
 	return r.who() + ": " + r.what()
 }
 
-// name is who he is, or says that he is.
+// name is who the peer is, or says that it is.
 func (r *Refusal) name() string {
 	name := `"` + r.Claimed + `"`
 	if r.ClaimedKind != "" {
@@ -77,7 +77,7 @@ func (r *Refusal) name() string {
 	}
 	switch {
 	case r.Claimed == "":
-		return "does not say who he is"
+		return "does not say who it is"
 	case r.Proven:
 		return name
 	}
@@ -100,18 +100,18 @@ func (r *Refusal) what() string {
 			return fmt.Sprintf("it expects %q", r.Expected)
 		}
 	case policy.NoOwnIdentity:
-		return fmt.Sprintf("asks for \"%s\", and we are \"%s\" to him", r.Asked, r.OurIDs)
+		return fmt.Sprintf("asks for \"%s\", but we are \"%s\" to it", r.Asked, r.OurIDs)
 	case policy.WrongAddress:
-		return "it takes his calls from " + some(texts(r.Addresses), " or ") + " only"
+		return "the connection takes calls from " + some(texts(r.Addresses), " or ") + " only"
 	case policy.NoSecret:
-		return fmt.Sprintf("there is no secret for him and %q", r.OurIDs)
+		return fmt.Sprintf("no secret for it and %q", r.OurIDs)
 	case policy.NoAddress:
 		if r.Initiator {
 			return r.Error
 		}
 		return "no address is left in " + poolNames(r.Pools)
 	case policy.NotAsked:
-		return "he asks for no virtual address, and gets a Child SA only with one from " + poolNames(r.Pools)
+		return "asks for no virtual address, and the connection requires one from " + poolNames(r.Pools)
 	case policy.TooManySAs, policy.TooManyLeases:
 		return fmt.Sprintf("%s: %d", ruleWords[rule], r.Limit)
 	}
@@ -121,7 +121,7 @@ func (r *Refusal) what() string {
 // selectors tells what he wants, and what there is of the side that does not fit.
 func (r *Refusal) selectors() string {
 	if len(r.WantsLocal)+len(r.WantsRemote) == 0 {
-		return r.who() + ": he names no traffic selectors"
+		return r.who() + ": names no traffic selectors"
 	}
 	wants := fmt.Sprintf("%s wants %s", r.name(), fromTo(r.WantsLocal, r.WantsRemote))
 	if len(r.AllowedLocal)+len(r.AllowedRemote) == 0 {
@@ -144,7 +144,7 @@ func fromTo(local, remote []string) string {
 func (r *Refusal) byPeer() string {
 	what := r.Notify
 	if what == "" {
-		what = "he gives no Child SA, and does not say why"
+		what = "no Child SA, and no reason given"
 	}
 	if r.Unauthenticated {
 		what += " (not authenticated: the handshake goes on)"
@@ -162,11 +162,11 @@ func (r *Refusal) background() string {
 	case r.Notify == "AUTHENTICATION_FAILED" && r.Initiator:
 		return fmt.Sprintf("; we came as %q and expect %q", r.OurIDs, r.Expected)
 	case r.Notify == "AUTHENTICATION_FAILED":
-		return fmt.Sprintf("; he came as \"%s\", and we are %q", r.Claimed, r.OurIDs)
+		return fmt.Sprintf("; it came as \"%s\", and we are %q", r.Claimed, r.OurIDs)
 	case r.Notify == "INTERNAL_ADDRESS_FAILURE":
 		return "; we ask for a virtual address: " + some(texts(r.Addresses), " and ")
 	case r.Notify == "FAILED_CP_REQUIRED":
-		return "; he wants us to ask for an address"
+		return "; it wants us to ask for a virtual address"
 	}
 	return ""
 }

@@ -157,7 +157,7 @@ func TestStrongSwanRefused(t *testing.T) {
 		{"IKE proposal", peerConfig{ike: "aes128-sha1-modp2048"}, "received NO_PROPOSAL_CHOSEN notify error", "offers aes128-sha1-modp2048, we take "},
 		{"ESP proposal", peerConfig{esp: "aes128-sha1"}, "received NO_PROPOSAL_CHOSEN notify, no CHILD_SA built", " offers ESP aes128-sha1"},
 		{"selectors", peerConfig{remoteTS: "10.97.0.0/16"}, "received TS_UNACCEPTABLE notify, no CHILD_SA built", "wants 10.97.0.0/16 from "},
-		{"no virtual address asked for", peerConfig{vips: "none"}, "received FAILED_CP_REQUIRED notify, no CHILD_SA built", "he asks for no virtual address"},
+		{"no virtual address asked for", peerConfig{vips: "none"}, "received FAILED_CP_REQUIRED notify, no CHILD_SA built", "asks for no virtual address"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			sub := &site{T: t, net: s.net, gw: s.gw}

@@ -16,8 +16,8 @@ func checkCommand(e env) *cli.Command {
 		UsageText: "[--config FILE] [--as ID [--from ADDRESS] [--to ID]]",
 		Description: `Changes nothing and needs no root; as root it also says what this host lacks,
 which is no error: the configuration may be for another.
-With --as it says what a peer gets who calls with that identity, and why; or why
-he is refused, with exit code 1. He is refused, too, if he offers no suite of that
+With --as it says what a peer with that identity gets, and why; or why it is
+refused, with exit code 1. It is refused, too, if it offers no suite of that
 connection, or has another secret.
 
 Example: ikepulse check --config ikepulse.yaml
@@ -25,8 +25,8 @@ Example: ikepulse check --config ikepulse.yaml
 		Flags: []cli.Flag{
 			configFlag,
 			&cli.StringFlag{Name: "as", Usage: "the peer's identity, an `ID` as in the configuration"},
-			&cli.StringFlag{Name: "from", Usage: "the `ADDRESS` that he calls from; default: one that is taken"},
-			&cli.StringFlag{Name: "to", Usage: "the `ID` of ours that he asks for; default: none"},
+			&cli.StringFlag{Name: "from", Usage: "the `ADDRESS` that the peer calls from; default: one that is allowed"},
+			&cli.StringFlag{Name: "to", Usage: "the `ID` of ours that the peer asks for; default: none"},
 		},
 		Action: func(c *cli.Context) error {
 			if err := noArguments(c); err != nil {

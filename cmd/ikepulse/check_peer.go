@@ -19,7 +19,7 @@ import (
 func claimOf(c *cli.Context) (claim ike.Claim, asked bool, err error) {
 	if !c.IsSet("as") {
 		if c.IsSet("from") || c.IsSet("to") {
-			return claim, false, usage("--from and --to say more of a peer; say who he is: --as ID")
+			return claim, false, usage("--from and --to say more about a peer; name it with --as ID")
 		}
 		return claim, false, nil
 	}
@@ -80,7 +80,7 @@ func renderVerdict(w io.Writer, v verdict) error {
 	if v.Refused != nil {
 		fmt.Fprintf(&p, "%s: %s is refused: %v\n", v.file, who, v.Refused)
 		if conn := v.unasked.Connection; conn != nil {
-			p.line("otherwise", "asking for nobody of us he gets %s, as %s", conn.Name, conn.Local.ID)
+			p.line("otherwise", "without --to it gets %s, as %s", conn.Name, conn.Local.ID)
 		}
 	} else {
 		fmt.Fprintf(&p, "%s: %s gets %s\n", v.file, who, v.Connection.Name)

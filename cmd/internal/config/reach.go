@@ -130,7 +130,7 @@ func (l *loader) noteTwins() {
 			first[p.pair] = p
 		default:
 			twins = append(twins, Problem{p.pos, "connections." + p.connection, fmt.Sprintf("it has the two identities of %s: "+
-				"by INITIAL_CONTACT the peer of one ends the tunnels of the other; with unique: never he does not", first[p.pair].connection)})
+				"by INITIAL_CONTACT the peer of one ends the tunnels of the other; with unique: never it does not", first[p.pair].connection)})
 		}
 	}
 	l.noteSome(twins, "more connections with the identities of another")
@@ -180,7 +180,7 @@ func (l *loader) noteUnsaid(g groups) {
 	}
 	var unsaid Problems
 	for f, names := range behind {
-		unsaid = append(unsaid, Problem{f.at, "remote.id", fmt.Sprintf("%s is also that of %s, as others of us: who does not say whom he wants gets %s, the first by name",
+		unsaid = append(unsaid, Problem{f.at, "remote.id", fmt.Sprintf("%s is also that of %s, under other local ids: a peer that names none of them gets %s, the first by name",
 			f.remote, someOf(slices.Sorted(maps.Keys(names))), f.connection)})
 	}
 	l.noteSome(unsaid, "more connections are the first of several for the same peers")
@@ -216,7 +216,7 @@ func (l *loader) noteSuites(g groups) {
 	var apart Problems
 	for p, before := range refused {
 		apart = append(apart, Problem{p.pos, "connections." + p.connection, fmt.Sprintf("its proposals and those of %s have nothing in common: "+
-			"a peer who offers both gets those of %[1]s, before he says who he is, and is then refused", before.connection)})
+			"a peer who offers both gets those of %[1]s, before it says who it is, and is then refused", before.connection)})
 	}
 	l.noteSome(apart, "more connections with proposals that have nothing in common with others'")
 }

@@ -14,22 +14,22 @@ const windows = "in PowerShell there: Set-VpnConnectionIPsecConfiguration NAME -
 
 // plainAdvice is what can be done by rule, where that depends on nothing else.
 var plainAdvice = map[string]string{
-	"own_identity":     "set the remote identity there to who we are, or local.id here to whom he asks for",
-	"no_proof":         "he wants EAP or a certificate: there are pre-shared keys only, so far",
+	"own_identity":     "set the remote identity at the peer to ours, or local.id here to the one it asks for",
+	"no_proof":         "it wants EAP or a certificate, and only pre-shared keys are supported so far",
 	"not_unique":       "unique: replace would take the new one",
 	"share_sas":        "max_sas allows more",
 	"share_leases":     "max_leases allows more",
 	"no_place":         "xdp.capacity allows more",
-	"not_asked":        "let him ask for one (vips = 0.0.0.0 in swanctl.conf), or take pools from the connection",
-	"no_encapsulation": "let him force UDP encapsulation (encap = yes in swanctl.conf)",
+	"not_asked":        "have the peer ask for one (vips = 0.0.0.0 in swanctl.conf), or remove pools from the connection",
+	"no_encapsulation": "have the peer force UDP encapsulation (encap = yes in swanctl.conf)",
 }
 
 // peerAdvice is the same of what peers say.
 var peerAdvice = map[string]string{
-	"AUTHENTICATION_FAILED":    "his log has the reason: one of the identities, or the secret, is another there",
-	"NO_PROPOSAL_CHOSEN":       "one proposal must be his, too",
-	"TS_UNACCEPTABLE":          "local_ts here must fit his remote_ts, and remote_ts his local_ts",
-	"INTERNAL_ADDRESS_FAILURE": "his pool is used up, or he has none for us",
+	"AUTHENTICATION_FAILED":    "its log has the reason: an identity or the secret differs there",
+	"NO_PROPOSAL_CHOSEN":       "the two sides need one proposal in common",
+	"TS_UNACCEPTABLE":          "local_ts here must fit its remote_ts, and remote_ts its local_ts",
+	"INTERNAL_ADDRESS_FAILURE": "its pool is used up, or it has none for us",
 	"FAILED_CP_REQUIRED":       "set vips: [0.0.0.0]",
 }
 
@@ -50,7 +50,7 @@ func adviser(c *config.Config) func(ike.Refusal) string {
 		case "identity":
 			return identityAdvice(r)
 		case "address":
-			return "remote.addresses are where he may call from; without them it is anywhere"
+			return "remote.addresses says where it may call from; without that it may call from anywhere"
 		case "no_secret":
 			return "add one to secrets"
 		case "secret":
@@ -66,7 +66,7 @@ func adviser(c *config.Config) func(ike.Refusal) string {
 func initiatorAdvice(c *config.Config, r ike.Refusal) string {
 	switch r.Rule {
 	case "identity":
-		return "set remote.id to who he is, if it is he"
+		return "set remote.id to that, if it is the right peer"
 	case "secret":
 		return "compare the two keys" + keyOf(c, r)
 	case "no_proof":
@@ -77,15 +77,15 @@ func initiatorAdvice(c *config.Config, r ike.Refusal) string {
 
 func identityAdvice(r ike.Refusal) string {
 	if r.ClaimedKind != "" {
-		return "no remote.id can be that: he needs another identity"
+		return "no remote.id can match that: the peer needs another identity"
 	}
-	return fmt.Sprintf(`a connection with remote.id: "%s" would take him`, r.Claimed)
+	return fmt.Sprintf(`a connection with remote.id: "%s" would take it`, r.Claimed)
 }
 
 func suiteAdvice(r ike.Refusal) string {
 	switch {
 	case r.Claimed != "":
-		return "give his connection a proposal that he offers"
+		return "give its connection a proposal that it offers"
 	case all(r.Offer, func(p string) bool { return strings.HasSuffix(p, "-modp1024") }):
 		return "modp1024 alone is Windows' default, and too weak: " + windows +
 			"; or there the registry value RasMan\\Parameters\\NegotiateDH2048_AES256 = 1, and here the proposal aes256-sha256-modp2048"
