@@ -65,7 +65,7 @@ func TestNotesAgainstEveryPeer(t *testing.T) {
 		}
 		for _, c := range cfg.Connections {
 			noted := slices.ContainsFunc(cfg.Notes, func(p Problem) bool {
-				return strings.HasSuffix(p.Text, "who does not say whom he wants gets "+c.Name+", the first by name")
+				return strings.HasSuffix(p.Text, "a peer that names none of them gets "+c.Name+", the first by name")
 			})
 			if first[c.Name] && !noted {
 				t.Fatalf("%s is the first by name: %v, noted: %v\n%s%s", c.Name, first[c.Name], noted, b.String(), cfg.Notes.Error())
