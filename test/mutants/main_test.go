@@ -4,6 +4,7 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -96,6 +97,16 @@ func TestWhole(t *testing.T) {
 	}
 	if got := tr.tested["p/p.go"]; got.total != 11 || got.alive != 1 {
 		t.Errorf("noted: %+v", got)
+	}
+
+	b := &bench{base: &bench{root: tr.root, pkg: "p", dir: filepath.Join(dir, "base"), allowed: asLongAsItTakes}}
+	for _, test := range []string{"TestSum", "TestSumOfOne"} {
+		if err := b.learn(context.Background(), test); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if !slices.Equal(b.likely, likely{"TestSum"}) {
+		t.Errorf("%v are run first", b.likely)
 	}
 
 	if err := os.WriteFile("p/p_test.go", []byte(strings.Replace(tests, "6", "7", 1)), 0o644); err != nil {
