@@ -106,8 +106,8 @@ func TestCheckAsNobody(t *testing.T) {
 
 func TestCheckAsUsage(t *testing.T) {
 	for line, says := range map[string]string{
-		"--from 203.0.113.7":             "--from and --to say more of a peer; say who he is: --as ID",
-		"--to vpn.example.org":           "--from and --to say more of a peer; say who he is: --as ID",
+		"--from 203.0.113.7":             "--from and --to say more about a peer; name it with --as ID",
+		"--to vpn.example.org":           "--from and --to say more about a peer; name it with --as ID",
 		"--as 10.0.0.256":                `--as: "10.0.0.256" looks like an address and is not one`,
 		"--as=":                          "--as: the identity is empty",
 		"--as *@example.org":             `--as: "*@example.org" is not a mailbox`,

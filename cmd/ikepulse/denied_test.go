@@ -20,7 +20,7 @@ func TestWhyRefused(t *testing.T) {
 	for d, want := range map[*daemon][]string{
 		gw: {`claims to be \"anna@example.org\" for connection roadwarriors: wrong secret; compare the two keys; ours is `,
 			filepath.Join(s.dir, "anna.psk") + `, of 35 bytes`},
-		client: {`198.51.100.1:4500 refuses connection office: AUTHENTICATION_FAILED; we came as \"anna@example.org\" and expect \"vpn.example.org\"; his log has the reason`},
+		client: {`198.51.100.1:4500 refuses connection office: AUTHENTICATION_FAILED; we came as \"anna@example.org\" and expect \"vpn.example.org\"; its log has the reason`},
 	} {
 		s.await("it is in the log", func() error {
 			for _, text := range want {
