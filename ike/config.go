@@ -229,10 +229,11 @@ func (c *Config) secrets() ([]policy.Secret, error) {
 	return out, nil
 }
 
-// pins are where the peer may call from; none: anywhere. What a name has today is
-// not what it has when he calls, and who forges DNS would say who may.
-func (c *Connection) pins() (only []netip.Addr) {
-	for _, h := range c.Hosts {
+// Pins are where alone a peer with these hosts may call from; none: anywhere. What a
+// name has today is not what it has when he calls, and who forges DNS would say who
+// may: so a name pins nobody, nor does an address beside one.
+func Pins(hosts []Host) (only []netip.Addr) {
+	for _, h := range hosts {
 		if h.Name != "" {
 			return nil
 		}
@@ -260,7 +261,7 @@ func (c *Connection) policy(pools map[string]bool) (*policy.Connection, error) {
 	case c.Start && len(c.Hosts) == 0:
 		return nil, errors.New("it is to be started, but has no address to call")
 	}
-	out := &policy.Connection{Name: c.Name, Pins: c.pins(), Hosts: c.Hosts, Locals: c.LocalAddresses, Pools: c.Pools, VIPs: c.VirtualIPs,
+	out := &policy.Connection{Name: c.Name, Pins: Pins(c.Hosts), Hosts: c.Hosts, Locals: c.LocalAddresses, Pools: c.Pools, VIPs: c.VirtualIPs,
 		NATKeepalive: c.NATKeepalive, MTU: c.MTU, Start: c.Start, Restart: c.DPD.Restart && len(c.Hosts) > 0,
 		Unique: unique, MaxSAs: cmp.Or(c.MaxSAs, DefaultMaxSAs), MaxLeases: cmp.Or(c.MaxLeases, DefaultMaxLeases),
 		DPD:     dpd.Config{Mode: mode, Delay: c.DPD.Delay, MaxSuppress: c.DPD.MaxSuppress},

@@ -2,8 +2,6 @@ package config
 
 import (
 	"strings"
-
-	"github.com/ikepulse/ikepulse/ike"
 )
 
 // The domains of a pool go into one answer to a client, which should not need two
@@ -48,7 +46,7 @@ func badDomain(s string) string {
 		return quoted(s) + ": write the name in ASCII, as DNS has it (xn--…)"
 	case numericEnd(s):
 		return quoted(s) + " looks like an IP address; a domain is needed here"
-	case len(s) > maxHostName || !ike.IsName(s) || hyphenAtEdge(s):
+	case !isHostName(s):
 		return quoted(s) + " is not a domain of DNS"
 	}
 	return ""

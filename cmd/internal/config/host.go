@@ -52,11 +52,14 @@ func badHostName(s string) string {
 		return quoted(s) + ": write the name without the dot at its end"
 	case numericEnd(s):
 		return quoted(s) + " looks like an IP address and is not one"
-	case len(s) > maxHostName || !ike.IsName(s) || hyphenAtEdge(s):
+	case !isHostName(s):
 		return quoted(s) + " is neither an IP address nor the name of a host"
 	}
 	return ""
 }
+
+// isHostName reports whether s is a name that DNS has for hosts, RFC 1123 §2.1.
+func isHostName(s string) bool { return len(s) <= maxHostName && ike.IsName(s) && !hyphenAtEdge(s) }
 
 func isNumber(s string) bool {
 	return s != "" && !strings.ContainsFunc(s, func(r rune) bool { return r < '0' || r > '9' })

@@ -2,7 +2,6 @@ package config
 
 import (
 	"net/netip"
-	"slices"
 
 	"github.com/ikepulse/ikepulse/ike"
 )
@@ -25,14 +24,16 @@ type meeting struct {
 	from netip.Addr // zero: anywhere
 }
 
-// Pins are where alone the peer may call from. A name pins nobody, nor does an
-// address beside one.
-func (p *Party) Pins() []netip.Addr {
-	if slices.ContainsFunc(p.Addresses, func(h Host) bool { return h.Name != "" }) {
-		return nil
+// Hosts are the addresses as the IKE side takes them.
+func (p *Party) Hosts() (out []ike.Host) {
+	for _, h := range p.Addresses {
+		out = append(out, ike.Host(h))
 	}
-	return p.Literal()
+	return out
 }
+
+// Pins are where alone the peer may call from.
+func (p *Party) Pins() []netip.Addr { return ike.Pins(p.Hosts()) }
 
 // checkPair finds a second connection for the same two identities that nothing
 // tells from the first: neither has an address that the other has not.

@@ -34,7 +34,7 @@ func connection(c *config.Connection) ike.Connection {
 	child := &c.Children[0] // the configuration has exactly one
 	return ike.Connection{
 		Name: c.Name, LocalID: c.Local.ID.String(), RemoteID: c.Remote.ID.String(),
-		LocalAddresses: c.Local.Literal(), Hosts: hosts(c.Remote.Addresses),
+		LocalAddresses: c.Local.Literal(), Hosts: c.Remote.Hosts(),
 		Proposals: c.Proposals, ESPProposals: child.ESPProposals, Pools: c.Pools, VirtualIPs: c.VIPs,
 		NATKeepalive: c.NATKeepalive, MTU: c.MTU, Unique: c.Unique, MaxSAs: c.MaxSAs, MaxLeases: c.MaxLeases,
 		DPD: ike.DPD{Mode: c.DPD.Mode, Delay: c.DPD.Delay, MaxSuppress: c.DPD.MaxSuppress,
@@ -42,13 +42,6 @@ func connection(c *config.Connection) ike.Connection {
 		Child: ike.Child{Name: child.Name, LocalTS: selectors(child.LocalTS), RemoteTS: selectors(child.RemoteTS)},
 		Start: child.StartAction == "start",
 	}
-}
-
-func hosts(in []config.Host) (out []ike.Host) {
-	for _, h := range in {
-		out = append(out, ike.Host(h))
-	}
-	return out
 }
 
 func selectors(in []config.Selector) (out []ike.Selector) {

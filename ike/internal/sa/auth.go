@@ -138,7 +138,7 @@ func (s *SA) authRequest(now mono.Time, p wire.Packet, ps []wire.Payload, out *E
 	s.hs.auth = newAuthMessage(p, ps)
 	_, initial := wire.FindNotify(ps, wire.InitialContact)
 	s.setState(AuthPending)
-	out.add(Admit{Identity: claim.ID.String(), InitialContact: initial, Want: s.hs.auth.wanted()})
+	out.add(Admit{InitialContact: initial, Want: s.hs.auth.wanted()})
 }
 
 // claimOf is how the peer presents himself.
@@ -282,7 +282,7 @@ func (s *SA) authResponse(now mono.Time, ps []wire.Payload, out *Effects) {
 	s.hs.trouble = firstError(ps)
 	s.setState(AuthPending)
 	s.mustFinish = now.Add(s.env.HalfOpen)
-	out.add(Admit{Identity: id.String()})
+	out.add(Admit{})
 }
 
 // refusedAuth takes a response without identity and proof: a refusal.

@@ -100,7 +100,6 @@ type Agree struct {
 // Admit asks the owner of identities and leases to take in this SA for an
 // authenticated identity; answered by an [Admitted] command.
 type Admit struct {
-	Identity       string       // canonical, of the authenticated peer
 	InitialContact bool         // the peer says that he has no other SA with us
 	Want           []netip.Addr // one a family asked for; unspecified = any address of it
 }

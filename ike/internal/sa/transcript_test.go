@@ -214,7 +214,7 @@ func (w *world) describe(n *node, st Step) string {
 	case Keepalive:
 		return "send keepalive" + w.stamp()
 	case Admit:
-		return fmt.Sprintf("admit %s, initial contact %v, want %v", st.Identity, st.InitialContact, st.Want)
+		return fmt.Sprintf("admit %s, initial contact %v, want %v", n.sa.PeerID(), st.InitialContact, st.Want)
 	case Leave:
 		return "leave"
 	case Report:

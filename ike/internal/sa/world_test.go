@@ -230,7 +230,7 @@ func (w *world) step(n *node, st Step) {
 			w.do(n, n.late)
 		}
 	case Admit:
-		n.admitted = st.Identity
+		n.admitted = n.sa.PeerID().String()
 		w.do(n, n.admit(st))
 	case Leave:
 		n.admitted = ""
