@@ -84,7 +84,7 @@ func TestSitesThatBothStart(t *testing.T) {
 					for range 20 {
 						for _, s := range sites {
 							for _, c := range s.conf.Policy.Connections {
-								time.AfterFunc(time.Duration(w.rng.IntN(60))*time.Millisecond, func() {
+								time.AfterFunc(time.Duration(w.upTo(60))*time.Millisecond, func() {
 									ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 									defer cancel()
 									_ = s.group.Initiate(ctx, c.Name)
@@ -97,7 +97,7 @@ func TestSitesThatBothStart(t *testing.T) {
 					sites = w.company(true, unique, names...)
 					w.after(time.Minute)
 				}
-				w.loss, w.dup, w.jitter = 0, 0, 0
+				w.weather(func() { w.loss, w.dup, w.jitter = 0, 0, 0 })
 				w.after(time.Minute)
 				wantOneEach(t, fmt.Sprintf("%v, unique %d, seed %d", names, unique, seed), sites)
 			})
@@ -113,10 +113,10 @@ func TestCallsAtRandomTimes(t *testing.T) {
 			w.rng = mathrand.New(mathrand.NewPCG(seed, 2))
 			sites := w.company(true, policy.Unique(seed%4), "a", "b", "c")
 			for w.now() < bootTime.Add(time.Minute) {
-				w.after(time.Duration(w.rng.IntN(4000)) * time.Millisecond)
-				s := sites[w.rng.IntN(len(sites))]
+				w.after(time.Duration(w.upTo(4000)) * time.Millisecond)
+				s := sites[w.upTo(len(sites))]
 				for _, p := range s.peers() { // as a peer's DELETE does
-					if w.rng.IntN(2) == 0 {
+					if w.upTo(2) == 0 {
 						spi := p.spi
 						shard := s.group.shards[p.Shard]
 						shard.post(func(now mono.Time) { shard.tell(now, spi, sa.Terminate{}) })
@@ -226,7 +226,7 @@ func TestHalfOpenIsNotAlone(t *testing.T) {
 			w.after(100 * time.Millisecond)
 			go func() { done <- a.group.Initiate(context.Background(), "b") }() // ends with its result
 			w.after(100 * time.Millisecond)
-			hold = false
+			w.weather(func() { hold = false })
 			w.after(time.Minute)
 			wantOneEach(t, "half-open", sites)
 			for range sites {

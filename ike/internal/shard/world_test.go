@@ -64,6 +64,20 @@ func (w *world) now() mono.Time { return bootTime.Add(time.Since(w.began)) }
 
 func (w *world) after(d time.Duration) { time.Sleep(d); synctest.Wait() }
 
+// weather changes how bad the network is, while gateways use it.
+func (w *world) weather(change func()) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	change()
+}
+
+// upTo draws a number from 0 to n-1.
+func (w *world) upTo(n int) int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.rng.IntN(n)
+}
+
 // send puts a datagram on the network. It arrives later, by a goroutine of its
 // own: any socket may receive anything.
 func (w *world) send(p wire.Packet) {
