@@ -78,7 +78,7 @@ func (h *holder) makeRoom(r *Request) (orders []Order) {
 		switch {
 		case r.contacts(c):
 			orders = append(orders, Order{SPI: c.spi, Do: Replace})
-		case r.Conn.Unique == policy.UniqueReplace && (c.since < r.Began || c.ours == r.Ours):
+		case r.Conn.Unique == policy.UniqueReplace && r.speaksFor(c) && (c.since < r.Began || c.ours == r.Ours):
 			orders = append(orders, Order{SPI: c.spi, Do: Displace})
 		default:
 			continue
@@ -90,17 +90,21 @@ func (h *holder) makeRoom(r *Request) (orders []Order) {
 
 // contacts reports whether the peer says, and may, that he does not know of an SA.
 // What he has brought up since his handshake began he knows, whatever the order in
-// which the network has brought that. RFC 7296 §2.4. A stranger speaks for the
-// endpoint that he calls from: at another of the same address is somebody else.
+// which the network has brought that. RFC 7296 §2.4
 func (r *Request) contacts(c *claim) bool {
-	return r.InitialContact && r.Conn.Unique != policy.UniqueNever && c.since < r.Began &&
-		(!stranger(r.Conn, r.Peer) || c.from == endpointOf(r.From))
+	return r.InitialContact && r.Conn.Unique != policy.UniqueNever && c.since < r.Began && r.speaksFor(c)
+}
+
+// speaksFor reports whether an SA of the pair is the peer's own. A stranger speaks for
+// the endpoint that he calls from: at another of the same address is somebody else.
+func (r *Request) speaksFor(c *claim) bool {
+	return !stranger(r.Conn, r.Peer) || c.from == endpointOf(r.From)
 }
 
 // refuses is the rule by which a call of the peer is refused, if it is. Ours are
 // bounded by the configuration.
 func (h *holder) refuses(r *Request) policy.Rule {
-	older := func(c *claim) bool { return c.since < r.Began || !c.ours }
+	older := func(c *claim) bool { return r.speaksFor(c) && (c.since < r.Began || !c.ours) }
 	switch {
 	case r.Ours:
 	case r.Conn.Unique == policy.UniqueKeep && slices.ContainsFunc(h.claims, older):
@@ -139,11 +143,26 @@ func (h *holder) dismiss(c *claim) {
 
 func (h *holder) drop(c *claim) {
 	h.claims = slices.DeleteFunc(h.claims, func(o *claim) bool { return o == c })
+	h.unshare(c)
+}
+
+// unshare leaves an SA's addresses to the pair's others.
+func (h *holder) unshare(c *claim) {
 	for family, l := range c.leases {
 		if l != nil {
 			h.shares[family].unshare(l)
 		}
 	}
+}
+
+// release ends what an SA has of addresses.
+func (c *claim) release() {
+	for _, l := range c.leases {
+		if l != nil {
+			l.release()
+		}
+	}
+	c.leases = [2]*lease{}
 }
 
 // Leave ends an SA's admission, if it was admitted.
@@ -159,12 +178,18 @@ func (d *Directory) Leave(spi uint64) []Order {
 	} else {
 		h.drop(c)
 	}
-	for _, l := range c.leases {
-		if l != nil {
-			l.release()
-		}
-	}
+	c.release()
 	return d.settle(h)
+}
+
+// ReturnLeases ends what an SA has of addresses, and not its admission.
+func (d *Directory) ReturnLeases(spi uint64) {
+	if c := d.claims[spi]; c != nil {
+		if !c.leaving {
+			c.holder.unshare(c)
+		}
+		c.release()
+	}
 }
 
 // settle gives the answers that nobody has to be waited for any more, and forgets a

@@ -13,6 +13,7 @@ package directory
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"github.com/ikepulse/ikepulse/ike/internal/mono"
 	"github.com/ikepulse/ikepulse/ike/internal/policy"
@@ -59,12 +60,15 @@ func stranger(conn *policy.Connection, peer policy.ID) bool {
 	return private(a) && !exact
 }
 
-// sharedAddresses are those between a carrier's NAT and its customers. RFC 6598
-var sharedAddresses = netip.MustParsePrefix("100.64.0.0/10")
+// shared are addresses that many hosts have, beside those of private networks and of a
+// link: those between a carrier's NAT and its customers, RFC 6598, and those of hosts
+// that have IPv6 alone, RFC 7335.
+var shared = []netip.Prefix{netip.MustParsePrefix("100.64.0.0/10"), netip.MustParsePrefix("192.0.0.0/29")}
 
 // private reports whether an address is one that many hosts have.
 func private(a netip.Addr) bool {
-	return a.IsPrivate() || a.IsLinkLocalUnicast() || sharedAddresses.Contains(a)
+	return a.IsUnspecified() || a.IsPrivate() || a.IsLinkLocalUnicast() ||
+		slices.ContainsFunc(shared, func(p netip.Prefix) bool { return p.Contains(a) })
 }
 
 // Request asks for an SA's admission, whose peer is authenticated.

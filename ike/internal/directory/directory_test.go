@@ -10,6 +10,7 @@ import (
 
 	"github.com/ikepulse/ikepulse/ike/internal/mono"
 	"github.com/ikepulse/ikepulse/ike/internal/policy"
+	"github.com/ikepulse/ikepulse/ike/internal/wire"
 )
 
 // book is a directory in a test, with a clock that moves by a second with each
@@ -53,10 +54,14 @@ var (
 	there   = netip.MustParseAddrPort("203.0.113.10:4500")
 )
 
-// comes is the request of a peer's SA, whose handshake has begun just now.
+// comes is the request of a peer's SA, whose handshake has begun just now. A change
+// may say who it is.
 func (b *book) comes(spi uint64, who string, change ...func(*Request)) Request {
 	b.now = b.now.Add(time.Second)
-	r := Request{SPI: spi, Conn: b.conn, Peer: identity(who), From: netip.AddrPortFrom(here.Addr(), uint16(spi)), Began: b.now, Want: anyIPv4}
+	r := Request{SPI: spi, Conn: b.conn, From: netip.AddrPortFrom(here.Addr(), uint16(spi)), Began: b.now, Want: anyIPv4}
+	if who != "" {
+		r.Peer = identity(who)
+	}
 	for _, f := range change {
 		f(&r)
 	}
@@ -322,11 +327,18 @@ func TestRemembered(t *testing.T) {
 // the same, also behind one carrier's NAT.
 func TestStrangersOfOneAddress(t *testing.T) {
 	b := newBook(t, office("10.99.0.0/24"))
-	for _, who := range []string{"192.168.1.5", "100.64.3.7", "169.254.9.9", "fd00::5"} {
-		b.want(b.admit(b.comes(1, who, from(here), contact, wants())), "1 gets []")
-		b.want(b.admit(b.comes(2, who, from(there), contact, wants())), "2 gets []")
-		b.want(b.admit(b.comes(4, who, from(netip.AddrPortFrom(here.Addr(), 4501)), contact, wants())), "4 gets []")
-		b.want(b.admit(b.comes(3, who, from(here), contact, wants())), "1 replace")
+	for _, a := range []string{"192.168.1.5", "100.64.3.7", "169.254.9.9", "192.0.0.2", "0.0.0.0", "::", "fd00::5"} {
+		who := func(r *Request) {
+			a, kind := netip.MustParseAddr(a), wire.IDIPv4
+			if a.Is6() {
+				kind = wire.IDIPv6
+			}
+			r.Peer, _ = policy.FromPayload(&wire.ID{Kind: kind, Data: a.AsSlice()})
+		}
+		b.want(b.admit(b.comes(1, "", who, from(here), contact, wants())), "1 gets []")
+		b.want(b.admit(b.comes(2, "", who, from(there), contact, wants())), "2 gets []")
+		b.want(b.admit(b.comes(4, "", who, from(netip.AddrPortFrom(here.Addr(), 4501)), contact, wants())), "4 gets []")
+		b.want(b.admit(b.comes(3, "", who, from(here), contact, wants())), "1 replace")
 		b.Leave(4)
 		b.Leave(1)
 		b.Leave(2)
@@ -345,6 +357,69 @@ func TestStrangersOfOneAddress(t *testing.T) {
 	b.conn.RemoteID = policy.Only(identity("192.168.1.5"))
 	b.admit(b.comes(3, "192.168.1.5", from(here)))
 	b.want(b.admit(b.comes(4, "192.168.1.5", from(there), contact)), "3 replace")
+	b.wantEmpty()
+}
+
+// TestStrangersAreNotOneAnother: of strangers with one address behind one NAT none is
+// refused for another, or displaces him.
+func TestStrangersAreNotOneAnother(t *testing.T) {
+	b := newBook(t, office("10.99.0.0/24"))
+	other := netip.AddrPortFrom(here.Addr(), 4501)
+	b.conn.Unique = policy.UniqueKeep
+	b.want(b.admit(b.comes(1, "192.168.1.5", from(here), wants())), "1 gets []")
+	b.want(b.admit(b.comes(2, "192.168.1.5", from(other), wants())), "2 gets []")
+	b.want(b.admit(b.comes(3, "192.168.1.5", from(here), wants())), "1 probe; 2 probe; 3 is not unique []")
+	b.conn.Unique = policy.UniqueReplace
+	b.want(b.admit(b.comes(4, "192.168.1.5", from(other), wants())), "2 displace")
+	b.Leave(2)
+	b.wantEmpty()
+}
+
+// TestReturnedLeases: an SA that has its addresses without a use for them gives them
+// back, and stays. Whoever shares one keeps it.
+func TestReturnedLeases(t *testing.T) {
+	b := newBook(t, office("10.99.0.0/31"))
+	b.conn.MaxLeases = 1
+	b.want(b.admit(b.comes(1, "anna@example.org", from(here))), "1 gets [10.99.0.0]")
+	b.want(b.admit(b.comes(2, "anna@example.org", from(here))), "2 gets [10.99.0.0]")
+	b.ReturnLeases(2)
+	b.ReturnLeases(2)
+	if n := b.Leases()["office"]; n != 1 {
+		t.Errorf("%d leases, when one of two who share it has returned it", n)
+	}
+	b.want(b.admit(b.comes(3, "anna@example.org", from(there))), "1 probe; 2 probe; 3 has its leases []")
+	b.ReturnLeases(1)
+	b.ReturnLeases(7)
+	if n := b.Leases()["office"]; n != 0 {
+		t.Errorf("%d leases", n)
+	}
+	b.want(b.admit(b.comes(4, "anna@example.org", from(there))), "4 gets [10.99.0.0]")
+	b.want(b.admit(b.comes(5, "bert@example.org", from(there))), "5 gets [10.99.0.1]")
+	if n := b.Leases()["office"]; n != 2 {
+		t.Errorf("%d leases", n)
+	}
+	b.Leave(1)
+	if n := b.Leases()["office"]; n != 2 {
+		t.Errorf("%d leases, when one without has left", n)
+	}
+	// One that was told to go gives its address to the one in its place, and no longer.
+	b.conn.Unique = policy.UniqueReplace
+	b.want(b.admit(b.comes(6, "bert@example.org", from(here))), "5 displace")
+	b.ReturnLeases(5)
+	b.want(b.Leave(5), "6 gets [10.99.0.1]")
+	b.wantEmpty()
+	// So it is where another one shares it that stays.
+	b.conn.Unique = policy.UniqueNo
+	late := b.comes(3, "anna@example.org", from(there), contact)
+	late.Began = b.now.Add(3 * time.Second)
+	b.admit(b.comes(1, "anna@example.org", from(here)))
+	b.now = late.Began
+	b.admit(b.comes(2, "anna@example.org", from(here)))
+	b.want(b.admit(late), "1 replace; 2 probe")
+	b.ReturnLeases(1)
+	b.want(b.Leave(1), "3 has its leases []")
+	b.want(b.admit(b.comes(4, "anna@example.org", from(there), wants())), "4 gets []")
+	b.want(b.admit(b.comes(5, "anna@example.org", from(there))), "5 has its leases []")
 	b.wantEmpty()
 }
 

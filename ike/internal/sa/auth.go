@@ -194,6 +194,9 @@ func (s *SA) turnAway(rule policy.Rule, out *Effects) {
 func (s *SA) answerAuth(now mono.Time, c Admitted, out *Effects) {
 	ps := s.identify()
 	child, payloads, rule, refusal := s.acceptChild(now, c)
+	if !child && len(c.Addrs) > 0 { // of which the peer does not hear
+		out.add(ReturnLeases{})
+	}
 	if refusal != 0 {
 		payloads = []wire.Payload{&wire.Notify{Kind: refusal}}
 	}
@@ -244,8 +247,12 @@ func (s *SA) established(now mono.Time, refusal wire.NotifyType, out *Effects) {
 	s.deleteIfWanted(now, out)
 }
 
-// settle drops what only the handshake needed.
+// settle drops what only the handshake needed, when its last steps have been carried
+// out: whatever comes next says so, unless it is the failure of one.
 func (s *SA) settle() {
+	if s.hs == nil || s.rec.State < Up {
+		return
+	}
 	s.hs, s.mustFinish = nil, 0
 	s.rec.Keys.Pi.Wipe()
 	s.rec.Keys.Pr.Wipe()

@@ -32,7 +32,10 @@ func (s *SA) close(why Reason, e Event, out *Effects) {
 // that is outstanding it may be one too early for the peer, who then finds out by
 // himself.
 func (s *SA) displace(out *Effects) {
-	if s.rec.State == Up && !s.exhaustedIDs() {
+	switch {
+	case s.rec.State == AuthPending:
+		s.lastWord(out)
+	case s.rec.State == Up && !s.exhaustedIDs():
 		out.add(s.send(s.seal(wire.Informational, 0, s.rec.NextRequest, &wire.Delete{Protocol: wire.ProtoIKE})))
 	}
 	s.close(Replaced, Event{}, out)

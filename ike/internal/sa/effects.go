@@ -107,6 +107,9 @@ type Admit struct {
 // Leave ends what Admit began: the identity's claim and its leases.
 type Leave struct{}
 
+// ReturnLeases gives back the addresses that came with the admission.
+type ReturnLeases struct{}
+
 // Report tells what has become of the SA.
 type Report struct{ Event Event }
 
@@ -125,6 +128,7 @@ func (Keepalive) step()       {}
 func (Agree) step()           {}
 func (Admit) step()           {}
 func (Leave) step()           {}
+func (ReturnLeases) step()    {}
 func (Report) step()          {}
 
 // Path is a pair of UDP endpoints, ours and the peer's.

@@ -24,6 +24,9 @@ func (s *SA) failed(now mono.Time, c Failed, out *Effects) {
 	}
 	s.dropChild(out)
 	if s.rec.Role == Responder {
+		if len(s.rec.Conn.Pools) > 0 {
+			out.add(ReturnLeases{})
+		}
 		s.respondAuth(now, append(s.identify(), &wire.Notify{Kind: wire.TemporaryFailure}), false, out)
 		out.add(report(Event{Kind: Established, Notify: wire.TemporaryFailure, Path: s.Path(), Err: c.Err}))
 		return

@@ -38,6 +38,7 @@ func (s *SA) Handle(now mono.Time, p wire.Packet, out *Effects) error {
 	if s.rec.State == Gone {
 		return ErrState
 	}
+	s.settle()
 	if err := s.fromPeer(h); err != nil {
 		return err
 	}

@@ -216,6 +216,9 @@ func (s *SA) Do(now mono.Time, c Command, out *Effects) {
 	if s.rec.State == Gone {
 		return
 	}
+	if _, failed := c.(Failed); !failed {
+		s.settle()
+	}
 	switch c := c.(type) {
 	case Initiate:
 		s.initiate(now, out)

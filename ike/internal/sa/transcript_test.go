@@ -217,6 +217,8 @@ func (w *world) describe(n *node, st Step) string {
 		return fmt.Sprintf("admit %s, initial contact %v, want %v", n.sa.PeerID(), st.InitialContact, st.Want)
 	case Leave:
 		return "leave"
+	case ReturnLeases:
+		return "return leases"
 	case Report:
 		return "* " + describeEvent(st.Event)
 	}

@@ -219,5 +219,8 @@ func TestWindowsSHA1(t *testing.T) {
 		if p := gateway.peers(); len(p) != 1 || p[0].Child != nil || p[0].Identity != "192.168.1.5" {
 			t.Errorf("%+v", p)
 		}
+		if n := gateway.status().Leases["office"]; n != 0 {
+			t.Errorf("%d addresses are held for it", n)
+		}
 	})
 }

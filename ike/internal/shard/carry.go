@@ -32,7 +32,11 @@ func (s *Shard) carriesNoMore(now mono.Time, e *entry, reason sa.Reason, err err
 	e.carrier = false
 	s.carrying(e, false)
 	c := e.sa.Conn()
-	if s.group.carriers[c].Add(-1) > 0 || !c.Start || s.closing != nil || e.dial != nil && e.sa.State() == sa.Gone {
+	others := s.group.carriers[c].Add(-1) > 0
+	if !exact(c) { // whoever the others are, they are not whom we call
+		others = e.dial == nil
+	}
+	if others || !c.Start || s.closing != nil || e.dial != nil && e.sa.State() == sa.Gone {
 		return
 	}
 	lasted := now.Sub(e.sa.Created())

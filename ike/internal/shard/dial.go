@@ -120,12 +120,13 @@ func (ds *dialers) redial(now mono.Time, d *dialer) {
 	if !anew && ds.has(d) {
 		return
 	}
-	if e := ds.shard.table.bySPI[d.spi]; e != nil { // whose Child SA the peer has deleted
+	switch e := ds.shard.table.bySPI[d.spi]; {
+	case e == nil:
+		ds.dial(now, d)
+	case d.up: // the peer has deleted its Child SA
 		d.anew = true
 		ds.shard.do(now, e, sa.Terminate{})
-		return
 	}
-	ds.dial(now, d)
 }
 
 // call brings a tunnel up, unless it is up or under way. wait, which must have
@@ -141,18 +142,21 @@ func (ds *dialers) call(now mono.Time, c *policy.Connection, wait chan<- error) 
 		d.waiting = append(d.waiting, wait)
 	}
 	switch e := ds.shard.table.bySPI[d.spi]; {
-	case e == nil && ds.has(d):
+	case ds.has(d) && (e == nil || d.childless(e)):
 		d.answer(nil)
 	case e == nil:
 		ds.cancel(d)
 		ds.dial(now, d)
-	case d.lastErr == errTerminated || d.up && e.sa.InSPI() == 0:
+	case d.lastErr == errTerminated || d.childless(e):
 		d.anew = true
 		ds.shard.do(now, e, sa.Terminate{})
 	case d.up:
 		d.answer(nil)
 	}
 }
+
+// childless reports whether the SA of a dialer has lost its Child SA.
+func (d *dialer) childless(e *entry) bool { return d.up && e.sa.InSPI() == 0 }
 
 // dial begins a handshake, or has the names resolved first that stand in its way.
 func (ds *dialers) dial(now mono.Time, d *dialer) {
@@ -193,8 +197,13 @@ func (ds *dialers) resolved(now mono.Time, d *dialer, to []netip.Addr, err error
 // has reports whether the peer that a dialer calls has a tunnel with us, whoever has
 // called: one whom a pattern stands for is not called, and others may be up.
 func (ds *dialers) has(d *dialer) bool {
-	_, exact := d.conn.RemoteID.Exact()
-	return exact && ds.shard.group.carried(d.conn)
+	return exact(d.conn) && ds.shard.group.carried(d.conn)
+}
+
+// exact reports whether a connection's peer is one and known.
+func exact(c *policy.Connection) bool {
+	_, ok := c.RemoteID.Exact()
+	return ok
 }
 
 // putOff takes note that there is nobody to call now.

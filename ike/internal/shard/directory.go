@@ -124,6 +124,12 @@ func (s *Shard) leave(e *entry) {
 	s.group.registrar.post(func(d *directory.Directory, _ mono.Time) []directory.Order { return d.Leave(spi) })
 }
 
+// returnLeases gives an SA's addresses back before its end.
+func (s *Shard) returnLeases(e *entry) {
+	spi := e.sa.SPI()
+	s.group.registrar.note(func(d *directory.Directory) { d.ReturnLeases(spi) })
+}
+
 // moved tells the directory where an SA's peer is now.
 func (s *Shard) moved(e *entry, to netip.AddrPort) {
 	if spi := e.sa.SPI(); e.held.admitted {

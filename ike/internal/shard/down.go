@@ -27,7 +27,7 @@ const (
 func (ds *dialers) down(now mono.Time) (longest []Down, total int) {
 	var list []*dialer
 	for _, d := range ds.list {
-		if !d.missing(now, ds.shard.group.carried(d.conn)) {
+		if ds.has(d) || !d.missing(now) {
 			continue
 		}
 		total++
@@ -50,9 +50,9 @@ func (ds *dialers) down(now mono.Time) (longest []Down, total int) {
 	return longest, total
 }
 
-// missing tells that a connection is to be up, and has no tunnel, whoever called.
-func (d *dialer) missing(now mono.Time, carried bool) bool {
-	return d.conn.Start && !d.kept && !carried && d.since != 0 && (d.why != "" || now.Sub(d.since) >= firstCall)
+// missing reports whether a connection is to be up, and our call has brought no tunnel.
+func (d *dialer) missing(now mono.Time) bool {
+	return d.conn.Start && !d.kept && d.since != 0 && (d.why != "" || now.Sub(d.since) >= firstCall)
 }
 
 func longestDown[T any](list []T, since func(T) int64) []T {

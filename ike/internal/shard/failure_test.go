@@ -169,7 +169,7 @@ func TestPanicInDataPlane(t *testing.T) {
 		gateway.panicIn("RemoveOutbound") // in the cleaning up
 		client.transmit(client.inSPI(), "x")
 		w.after(time.Second)
-		if st := gateway.status(); st.Up != 0 || st.Counters["panics"] != 3 {
+		if st := gateway.status(); st.Up != 0 || st.Counters["panics"] != 3 || st.Leases["office"] != 0 {
 			t.Errorf("after Receive: %+v", st)
 		}
 	})

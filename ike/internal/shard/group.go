@@ -197,12 +197,12 @@ func (g *Group) Terminate(ctx context.Context, match Match) (int, error) {
 		}
 	}
 	n, err := g.each(ctx, match, func(s *Shard, now mono.Time, e *entry) {
-		if c := e.sa.Conn(); c != nil {
+		switch c := e.sa.Conn(); {
+		case e.dial != nil:
+			s.dialers.terminated(e.dial)
+		case c != nil && exact(c): // else it is not whom we call
 			owner := g.owner(c)
 			owner.post(func(mono.Time) { owner.dialers.terminated(owner.dialers.of(c)) })
-		}
-		if e.dial != nil {
-			s.dialers.terminated(e.dial)
 		}
 		s.do(now, e, sa.Terminate{})
 	})

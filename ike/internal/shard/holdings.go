@@ -110,7 +110,6 @@ func (s *Shard) reclaim(now mono.Time, e *entry) {
 		s.removeInbound(e, spi)
 		s.untrack(now, e, spi)
 	}
-	s.leave(e)
 	s.forget(e)
 }
 

@@ -5,9 +5,11 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"time"
 
 	"github.com/ikepulse/ikepulse/ike/internal/mono"
 	"github.com/ikepulse/ikepulse/ike/internal/sa"
+	"github.com/ikepulse/ikepulse/ike/internal/wire"
 )
 
 // peers is the snapshot.
@@ -196,4 +198,24 @@ func (s *site) leftovers() string {
 func tick(t mono.Time) mono.Time {
 	const size = 1 << 19 // the largest power of two of nanoseconds in granularity
 	return (t + size - 1) / size * size
+}
+
+// deleteChild has a peer get a site's DELETE of the Child SA of the SA whose record
+// the site has stored last. The site itself knows nothing of it.
+func (s *site) deleteChild(peer *site) {
+	s.w.t.Helper()
+	s.mu.Lock()
+	stored := s.stored
+	s.mu.Unlock()
+	var r sa.Record
+	if err := r.Decode(stored, s.conf.Policy); err != nil {
+		s.w.t.Fatal(err)
+	}
+	h := wire.Header{SPIi: r.PeerSPI, SPIr: r.SPI, Exchange: wire.Informational, MessageID: r.NextRequest}
+	data := r.Suite.Seal(nil, h, []wire.Payload{&wire.Delete{Protocol: wire.ProtoESP, SPIs: []uint32{r.Child.InSPI}}}, &r.Keys.Er, &r.Keys.Ar, r.IV)
+	s.w.send(wire.Packet{Local: r.Local.AddrPort(), Remote: r.Remote.AddrPort(), NATT: true, Data: data})
+	s.w.after(time.Second)
+	if !slices.ContainsFunc(peer.peers(), func(p Peer) bool { return p.Child == nil }) {
+		s.w.t.Fatalf("the Child SA is there: %+v", peer.peers())
+	}
 }

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ikepulse/ikepulse/ike/internal/directory"
 	"github.com/ikepulse/ikepulse/ike/internal/mono"
 	"github.com/ikepulse/ikepulse/ike/internal/policy"
 	"github.com/ikepulse/ikepulse/ike/internal/sa"
@@ -56,6 +57,11 @@ func TestStartComesBack(t *testing.T) {
 			client.panicIn("Receive")
 			gateway.transmit(gateway.inSPI(), "x")
 		}, "local failure"},
+		{"our data plane panics, also in the removal", func(w *world, client, gateway *site) {
+			client.panicIn("Receive")
+			client.panicIn("RemoveOutbound")
+			gateway.transmit(gateway.inSPI(), "x")
+		}, "local failure"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			inBubble(t, func(w *world) {
@@ -69,16 +75,37 @@ func TestStartComesBack(t *testing.T) {
 				w.after(time.Second)
 				st := client.status()
 				if st.DownTotal != 1 || len(st.Down) != 1 || st.Down[0].Connection != "home" || st.Down[0].CallInMS == nil ||
-					(st.Down[0].Why != c.why && c.name != "our data plane panics") {
+					(st.Down[0].Why != c.why && c.why != "local failure") {
 					t.Errorf("%+v", st.Down)
 				}
 				w.after(2 * firstPause)
 				if st := client.status(); st.Up != 1 || st.DownTotal != 0 || len(client.begun()) != 2 {
 					t.Errorf("%d up, %d down after %d calls", st.Up, st.DownTotal, len(client.begun()))
 				}
+				if w.after(time.Second); !client.aloneAfter(client.conf.Policy.Connections[0]) {
+					t.Error("a call that has ended is counted as one that is open")
+				}
 			})
 		})
 	}
+}
+
+// aloneAfter ends a site's SAs, and reports whether its next call of a connection's
+// peer would be all that there is between the two.
+func (s *site) aloneAfter(c *policy.Connection) (alone bool) {
+	s.w.t.Helper()
+	if _, err := s.group.Terminate(context.Background(), "*"); err != nil {
+		s.w.t.Fatal(err)
+	}
+	s.w.after(time.Second)
+	pair := (&dialer{conn: c}).pair()
+	answer := make(chan bool, 1)
+	s.group.registrar.note(func(d *directory.Directory) {
+		d.Calls(pair, 1)
+		answer <- d.Alone(pair)
+		d.Calls(pair, -1)
+	})
+	return <-answer
 }
 
 // TestTerminatedStaysDown: what a person has ended, be it up or waiting to be
@@ -171,22 +198,13 @@ func TestOtherAddressesTakeTurns(t *testing.T) {
 // up, and nobody calls; when it goes, we do.
 func TestPeerCallsFirst(t *testing.T) {
 	inBubble(t, func(w *world) {
-		there := mirror(t, "branch", "vpn.example.org", "branch.example.org", clientAddr)
-		here := mirror(t, "head", "branch.example.org", "vpn.example.org", gatewayAddr)
-		here[0].Start = true
-		deaf := true
-		w.drop = func(p wire.Packet) bool { // b's first messages, until it has given its call up
-			return deaf && p.Local.Addr().String() == clientAddr && p.Data[18] == byte(wire.IKESAInit) && p.Data[19]&byte(wire.FlagResponse) == 0
-		}
-		b := w.site(clientAddr, 2, here)
-		a := w.site(gatewayAddr, 2, there)
+		hear := w.deafToCalls(clientAddr) // until it has given its call up
+		a, b := w.twoSites(true)
 		if err := a.group.Initiate(context.Background(), "branch"); err != nil {
 			t.Fatal(err)
 		}
 		w.after(policy.DefaultBackoff.Total())
-		w.mu.Lock()
-		deaf = false
-		w.mu.Unlock()
+		hear()
 		w.after(time.Hour)
 		before := len(b.begun())
 		if st := b.status(); before != 1 || st.DownTotal != 0 {
@@ -248,4 +266,112 @@ func TestVirtualAddressRefused(t *testing.T) {
 			gateway.wantOrderly()
 		})
 	}
+}
+
+// wildcard is a client's connection whose peer may be anybody at its address, and
+// which takes calls, too.
+func wildcard() []*policy.Connection {
+	conns := started()
+	conns[0].RemoteID, conns[0].Pins, conns[0].MaxSAs = policy.Anybody, nil, 8
+	return conns
+}
+
+// TestOthersAreNotTheOneCalled: a connection of a pattern has lost its tunnel to the
+// peer that it calls, however many others have called by it.
+func TestOthersAreNotTheOneCalled(t *testing.T) {
+	inBubble(t, func(w *world) {
+		gateway := w.site(gatewayAddr, 2, roadwarriors())
+		client := w.site(clientAddr, 2, wildcard())
+		w.after(time.Second)
+		other := mirror(t, "branch", "branch.example.org", "anna@example.org", clientAddr)
+		other[0].Child.Local = []wire.Selector{prefix("10.5.0.0/16")}
+		branch := w.site("198.51.100.77", 1, other)
+		if err := branch.group.Initiate(context.Background(), "branch"); err != nil {
+			t.Fatal(err)
+		}
+		if st := client.status(); st.Up != 2 || st.DownTotal != 0 {
+			t.Fatalf("%d up, %+v", st.Up, st.Down)
+		}
+		gateway.deleteChild(client)
+		if st := client.status(); st.DownTotal != 1 {
+			t.Errorf("%d down: %+v", st.DownTotal, st.Down)
+		}
+		w.after(2 * firstPause)
+		if st := client.status(); st.Up != 2 || st.DownTotal != 0 || len(client.begun()) != 2 {
+			t.Errorf("%d up, %d down after %d calls", st.Up, st.DownTotal, len(client.begun()))
+		}
+		// One who has called is terminated: that is not the end of our own calls.
+		if n, err := client.group.Terminate(context.Background(), "branch.example.org"); n != 1 || err != nil {
+			t.Fatal(n, err)
+		}
+		gateway.deleteChild(client)
+		w.after(3 * firstPause)
+		if st := client.status(); st.Up != 1 || st.DownTotal != 0 {
+			t.Errorf("%d up, %+v", st.Up, st.Down)
+		}
+	})
+}
+
+// deafToCalls loses the first messages of an address's handshakes, until hear.
+func (w *world) deafToCalls(from string) (hear func()) {
+	deaf := true
+	w.drop = func(p wire.Packet) bool {
+		return deaf && p.Local.Addr().String() == from && p.Data[18] == byte(wire.IKESAInit) && p.Data[19]&byte(wire.FlagResponse) == 0
+	}
+	return func() { w.weather(func() { deaf = false }) }
+}
+
+// twoSites are two that may call each other. b does so from the start, if start.
+func (w *world) twoSites(start bool) (a, b *site) {
+	w.t.Helper()
+	there := mirror(w.t, "branch", "vpn.example.org", "branch.example.org", clientAddr)
+	here := mirror(w.t, "head", "branch.example.org", "vpn.example.org", gatewayAddr)
+	here[0].Start = start
+	return w.site(gatewayAddr, 2, there), w.site(clientAddr, 2, here)
+}
+
+// TestPeersTunnelIsEnough: nobody who asks for a tunnel has another one made because
+// our own SA has lost its Child SA, while the peer's carries.
+func TestPeersTunnelIsEnough(t *testing.T) {
+	inBubble(t, func(w *world) {
+		a, b := w.twoSites(false)
+		if err := a.group.Initiate(context.Background(), "branch"); err != nil {
+			t.Fatal(err)
+		}
+		b.deleteChild(a)
+		owner := b.group.owner(b.conf.Policy.Connections[0])
+		owner.post(func(now mono.Time) { owner.dialers.dial(now, owner.dialers.of(b.conf.Policy.Connections[0])) })
+		w.after(time.Second)
+		if st := a.status(); st.Up != 1 || st.Childless != 1 {
+			t.Fatalf("%d up, %d without a Child SA", st.Up, st.Childless)
+		}
+		if err := a.group.Initiate(context.Background(), "branch"); err != nil {
+			t.Error(err)
+		}
+		if n := len(a.begun()); n != 1 {
+			t.Errorf("called %d times", n)
+		}
+	})
+}
+
+// TestHandshakeGoesOn: when a tunnel ends that the peer has called for, our own call
+// that is under way is not given up for another one.
+func TestHandshakeGoesOn(t *testing.T) {
+	inBubble(t, func(w *world) {
+		hear := w.deafToCalls(clientAddr)
+		a, b := w.twoSites(true)
+		if err := a.group.Initiate(context.Background(), "branch"); err != nil {
+			t.Fatal(err)
+		}
+		w.after(time.Second)
+		if _, err := a.group.Terminate(context.Background(), "*"); err != nil {
+			t.Fatal(err)
+		}
+		w.after(2 * firstPause)
+		hear()
+		w.after(policy.DefaultBackoff.Total())
+		if st := b.status(); st.Up != 1 || len(b.begun()) != 1 {
+			t.Errorf("%d up after %d calls", st.Up, len(b.begun()))
+		}
+	})
 }

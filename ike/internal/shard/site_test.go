@@ -27,6 +27,7 @@ type site struct {
 	tracked map[uint32]track
 	stamps  map[uint32]evidence
 	records map[uint64]int
+	stored  []byte         // the record that was stored last
 	room    map[uint64]int // what the records of an SA may need
 	spis    map[uint32]bool
 	calls   map[string]int
@@ -142,6 +143,7 @@ func (s *site) Put(spi uint64, record []byte, room int) error {
 	if len(record) > s.room[spi] {
 		s.w.t.Errorf("a record of %d bytes, and its SA was to need %d", len(record), s.room[spi])
 	}
+	s.stored = bytes.Clone(record)
 	var r sa.Record
 	if err := r.Decode(record, s.conf.Policy); err != nil {
 		s.w.t.Errorf("a record that cannot be read: %v", err)

@@ -95,6 +95,8 @@ func (s *Shard) sureStep(now mono.Time, e *entry, st sa.Step) {
 		s.keepalive(st.Path)
 	case sa.Leave:
 		s.leave(e)
+	case sa.ReturnLeases:
+		s.returnLeases(e)
 	case sa.Report:
 		s.report(now, e, st.Event)
 	default:

@@ -156,7 +156,11 @@ func (s *Shard) drop(now mono.Time, e *entry) {
 		return
 	}
 	e.gone = true
-	defer e.sa.Wipe() // also if an edge panics
+	// Also if an edge panics. Who waits for its place, or for its end, hears of it
+	// when nothing of it is left.
+	defer e.sa.Wipe()
+	defer s.recall(now, e)
+	defer s.leave(e)
 	s.wheel.Cancel(e.id)
 	s.table.remove(e)
 	if e.placed {
@@ -169,12 +173,15 @@ func (s *Shard) drop(now mono.Time, e *entry) {
 		}
 	}
 	s.reclaim(now, e)
+}
+
+// recall has those who call hear that an SA has gone.
+func (s *Shard) recall(now mono.Time, e *entry) {
 	if e.dial != nil {
 		s.dialers.hungUp(now, e)
 	}
-	if c := e.sa.Conn(); c != nil && e.reason == sa.PeerDead {
-		if c.Restart && !c.Start { // which is called anyhow
-			s.group.call(c, nil)
-		}
+	if c := e.sa.Conn(); c != nil && e.reason == sa.PeerDead && c.Restart && !c.Start { // which is called anyhow
+		owner := s.group.owner(c)
+		owner.post(func(now mono.Time) { owner.dialers.call(now, c, nil) })
 	}
 }
